@@ -9,7 +9,8 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,29 +26,91 @@ class CorruptFileError(HpcAgentError):
     """A record of ours cannot be read."""
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+class Durability(Enum):
+    """What of a write survives a power cut. The death of a process loses nothing in any case."""
+
+    NEW = "new"
+    """The new content."""
+    EITHER = "either"
+    """The new content or the old: for what is found out again from the old."""
+    NONE = "none"
+    """Nothing, or a part of it: for what is made again before it is used."""
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durability: Durability = Durability.NEW) -> None:
     """Make ``path`` hold ``data``: readers see the old content or the new, a crash leaves one of the two.
 
     Raises:
         OSError: it was not written; its ``filename`` is the path, also where a full disk refused.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary, descriptor = _write_temporary(path, data, mode, sync=durability is not Durability.NONE)
+    with _named(path, temporary):
+        os.close(descriptor)
+        temporary.rename(path)
+    if durability is Durability.NEW:
+        fsync_directory(path.parent)
+
+
+def open_atomic(path: Path, data: bytes, *, mode: int) -> int:
+    """As ``write_atomic``; returns a descriptor of the new file, for more to be written behind ``data``.
+
+    Raises:
+        OSError: as ``write_atomic``.
+    """
+    temporary, descriptor = _write_temporary(path, data, mode)
+    try:
+        with _named(path, temporary):
+            temporary.rename(path)
+        fsync_directory(path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _write_temporary(path: Path, data: bytes, mode: int, *, sync: bool = True) -> tuple[Path, int]:
+    """A new file next to ``path`` with ``data`` in it, on disk if ``sync``, and its descriptor."""
+    temporary = _draft_of(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
+        with _named(path, temporary):
+            _fill(descriptor, data, sync=sync)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return temporary, descriptor
+
+
+@contextlib.contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """On an error inside remove the temporary file, and name the path that was to be written."""
+    try:
+        yield
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
-    fsync_directory(path.parent)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        _fill(descriptor, data, sync=True)
+    finally:
+        os.close(descriptor)
+
+
+def _fill(descriptor: int, data: bytes, *, sync: bool) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    if sync:
+        os.fsync(descriptor)
 
 
 def fsync_directory(path: Path) -> None:
@@ -87,9 +150,9 @@ def exists_uncached(path: Path) -> bool:
         return False
 
 
-def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
+def write_record(path: Path, record: object, *, mode: int = 0o644, durability: Durability = Durability.NEW) -> None:
     """Write a dataclass or msgspec struct as JSON, atomically."""
-    write_atomic(path, _encoded(record) + b"\n", mode=mode)
+    write_atomic(path, _encoded(record) + b"\n", mode=mode, durability=durability)
 
 
 def _encoded(record: object) -> bytes:
@@ -134,14 +197,19 @@ def write_first(path: Path, record: object, *, mode: int = 0o644) -> bool:
 
     By a hard link to a finished file: atomic on NFS too, and never half written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    write_record(draft, record, mode=mode)
+    draft = _draft_of(path)
     try:
+        # Only the folder with the final name in it has to be synced.
+        _write_new(draft, _encoded(record) + b"\n", mode)
         os.link(draft, path)
     except FileExistsError:
         # On NFS a link that was made may be answered so, when the first answer got lost.
         if draft.stat().st_nlink < 2:
             return False
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
     fsync_directory(path.parent)

@@ -6,18 +6,18 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings, GitSettings
 from hpc_agent.domain.env import EnvKey
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Task, TaskScript
 from hpc_agent.envs import interpreter
-from hpc_agent.envs.env_request import EnvRequest, request_for
 from hpc_agent.envs.env_store import EnvStore, StagedEnv, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, HpcAgentError, SourceError
-from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
 from hpc_agent.logs import EventLog
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials, without_secrets
@@ -27,6 +27,10 @@ from hpc_agent.sources.git import configured_credentials, named_hosts
 from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.sources.source_store import SourceStore
 from hpc_agent.sources.workspace import Workspace, entry_point_of
+
+if TYPE_CHECKING:  # a node that only opens what was staged waits for neither
+    from hpc_agent.envs.env_request import EnvRequest
+    from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
 
 log = EventLog("staging")
 T = TypeVar("T")
@@ -127,11 +131,22 @@ class TaskStager:
             mount=settings.hpc.envs.mount,
         )
         self._packages = settings.python_packages
-        self._images = ImageResolver(settings, clock)
+        self._settings = settings
+        self._clock = clock
         self._share = share
         self._agent = settings.agent
         self.warnings = _credential_warnings(settings.git, known)
         """Warnings about settings, for the user who starts a daemon."""
+
+    @property
+    def _has_containers(self) -> bool:
+        return self._settings.hpc.container.runtime != "none"
+
+    @cached_property
+    def _images(self) -> ImageResolver:
+        from hpc_agent.image_resolver import ImageResolver
+
+        return ImageResolver(self._settings, self._clock)
 
     def stage(self, task: Task, progress: Progress) -> StagedTask:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
@@ -221,7 +236,7 @@ class TaskStager:
         Raises:
             ContainerError: with arguments that are not the task's to give.
         """
-        return self._images.choose(task.container) is not None
+        return self._has_containers and self._images.choose(task.container) is not None
 
     def find_container(self, task: Task, progress: Progress) -> ResolvedContainer | None:
         """The container that the task runs in; None if it runs on the node itself. No network.
@@ -229,7 +244,7 @@ class TaskStager:
         Raises:
             ContainerError: the image is not here, or its container not allowed.
         """
-        choice = self._images.choose(task.container)
+        choice = self._images.choose(task.container) if self._has_containers else None
         return self._images.find(choice, progress, task=task.id) if choice else None
 
     def check_out(self, task: Task, staged: StagedTask, into: Path, progress: Progress) -> Workspace:
@@ -241,7 +256,7 @@ class TaskStager:
         workspace = self._sources.checkout(self._with_forced_entry(task).script, staged.source, into, progress)
         return replace(workspace, notes=(*workspace.notes, *staged.notes))
 
-    def open(self, task: Task, staged: StagedTask, progress: Progress) -> UsableEnv | None:
+    def open(self, task: TaskId, staged: StagedTask, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
 
         Raises:
@@ -249,7 +264,7 @@ class TaskStager:
         """
         if staged.env is None:
             return None
-        return self._envs.use(staged.env, progress, task=task.id, sha256=staged.env_sha256)
+        return self._envs.use(staged.env, progress, task=task, sha256=staged.env_sha256)
 
     def stage_source(self, task: Task, progress: Progress) -> StagedTask:
         """Stage the source alone, without an environment.
@@ -295,7 +310,7 @@ class TaskStager:
         Raises:
             ContainerError: it cannot be had.
         """
-        choice = self._images.choose(task.container)
+        choice = self._images.choose(task.container) if self._has_containers else None
         return self._images.stage(choice, progress, share=self._share) if choice else None
 
     def _unless_unavailable(
@@ -316,6 +331,8 @@ class TaskStager:
             return None
         if self._packages.skip_install or (container and _SKIP in dict(container.choice.merged.environment)):
             return None
+        from hpc_agent.envs.env_request import request_for
+
         files = self._sources.requirement_files(script, source)
         # A line of the task's own that pins it has precedence.
         extra = ("clearml",) if self._agent.force_task_init else ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -57,6 +56,8 @@ class QueuesApi:
 
     def _unknown(self, name: str) -> str:
         names = sorted(str(queue.get("name")) for queue in rows(self._session.call("queues.get_all", {}), "queues"))
+        import difflib  # only after a wrong name
+
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         advice = f"the server has: {', '.join(names)}" if names else "the server has none"
         if near:

@@ -25,7 +25,7 @@ from hpc_agent.api.answer import TooLargeError, body_of, cause_of, data_of, enco
 from hpc_agent.api.transport import BoundedAdapter
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
-from hpc_agent.errors import ApiError, AuthError, ConfigError, ServerUnreachableError
+from hpc_agent.errors import ApiError, AuthError, ConfigError, HpcAgentError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.request_counts import COUNTS
 from hpc_agent.retry import ROUTINE, Budget, retry
@@ -119,6 +119,15 @@ class ApiSession:
             AuthError, ServerUnreachableError: as for ``call``.
         """
         retry(lambda: self._login(""), self._budget, self._clock)
+
+    def begin_login(self) -> None:
+        """Log in from a thread, for which the first call waits; it meets the error if there is one."""
+
+        def log_in() -> None:
+            with contextlib.suppress(HpcAgentError):
+                self._login("")
+
+        threading.Thread(target=log_in, name="login", daemon=True).start()
 
     def token_of(self, user: str, seconds: int) -> tuple[Secret, Mapping[str, Any]]:
         """A token of another user, valid for so many seconds if the server allows it, and its claims.

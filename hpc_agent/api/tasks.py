@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.task import Task, TaskContainer
+from hpc_agent.domain.task import Task, TaskContainer, TaskOwner
 from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError, UnknownTaskError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.wire import task_requests as requests
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
-from hpc_agent.wire.task_fields import section, task_from_wire
+from hpc_agent.wire.task_fields import CorruptTaskError, section, task_from_wire
 from hpc_agent.wire.task_state import RUN_TOKEN, TaskState, state_from_wire
 
 log = EventLog("tasks")
@@ -40,6 +41,18 @@ class TasksApi:
             CorruptTaskError: the server's object does not have ClearML's types.
         """
         return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task"))
+
+    def get_many(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Task]:
+        """These tasks in few calls, without those that the server does not list or whose objects are invalid: ``get``
+        says what is wrong with them."""
+        found: dict[TaskId, Task] = {}
+        for start in range(0, len(tasks), requests.PAGE_SIZE):
+            query = requests.tasks_query(tasks[start : start + requests.PAGE_SIZE])
+            for data in rows(self._session.call("tasks.get_all", query, budget=budget), "tasks"):
+                with suppress(CorruptTaskError):
+                    task = task_from_wire(data)
+                    found[task.id] = task
+        return found
 
     def get_object(self, task: TaskId, *, budget: Budget | None = None) -> dict[str, Any]:
         """The server's own task object, for callers that send a section back changed."""
@@ -84,13 +97,13 @@ class TasksApi:
                 found[task] = state
         return found
 
-    def get_users(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, str]:
-        """The users who own these tasks, by id; empty for a task without one. What the server lacks is left out."""
-        found: dict[TaskId, str] = {}
+    def get_owners(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, TaskOwner]:
+        """Users and projects of these tasks. What the server lacks is left out."""
+        found: dict[TaskId, TaskOwner] = {}
         for start in range(0, len(tasks), requests.PAGE_SIZE):
-            query = requests.users_query(tasks[start : start + requests.PAGE_SIZE])
+            query = requests.owners_query(tasks[start : start + requests.PAGE_SIZE])
             listed = rows(self._session.call("tasks.get_all", query, budget=budget), "tasks")
-            found |= {TaskId(task["id"]): _user_of(task) for task in listed if is_id(task.get("id"))}
+            found |= {TaskId(task["id"]): _owner_of(task) for task in listed if is_id(task.get("id"))}
         return found
 
     def _get_state(self, task: TaskId, budget: Budget | None) -> TaskState | None:
@@ -137,6 +150,11 @@ class TasksApi:
     def set_run_token(self, task: TaskId, token: str, values: Mapping[str, Any], *, budget: Budget) -> None:
         """Name the run that owns the task from now on (``<attempt>.<start>``), with other runtime values."""
         self.add_runtime(task, {**values, RUN_TOKEN: token}, budget=budget)
+
+    def set_first_run_token(self, task: Task, token: str, values: Mapping[str, Any], *, budget: Budget) -> None:
+        """As ``set_run_token``, of a task that nothing has run since ``task`` was read: no SDK writes to it."""
+        runtime = requests.runtime_over({"runtime": dict(task.runtime)}, {**values, RUN_TOKEN: token})
+        self.edit(task.id, runtime, budget=budget)
 
     def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
         """Set keys of the task's runtime section and keep the others.
@@ -215,6 +233,10 @@ class TasksApi:
         self._session.call("tasks.dequeue", {"task": task})
 
 
-def _user_of(task: Mapping[str, Any]) -> str:
-    user = task.get("user")
-    return str((user.get("id") if isinstance(user, Mapping) else user) or "")
+def _owner_of(task: Mapping[str, Any]) -> TaskOwner:
+    return TaskOwner(_id_of(task.get("user")), _id_of(task.get("project")))
+
+
+def _id_of(value: object) -> str:
+    """Of a reference that may have been replaced by its object."""
+    return str((value.get("id") if isinstance(value, Mapping) else value) or "")

@@ -70,9 +70,6 @@ def command(
     they do for a task that is not queued; only a job that the daemon submitted ends with 0 then.
     """
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.executor.agent_identity import identify
-    from hpc_agent.executor.execution import ExecutionOptions, Executor
-    from hpc_agent.executor.prepare import ExecuteOptions
     from hpc_agent.retry import ROUTINE
     from hpc_agent.schedulers.pilots.gate import wait_at_gate
 
@@ -80,18 +77,24 @@ def command(
     launch = {"hpc.container.runtime": container_launch} if container_launch else {}
     configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
     shared.apply(configuration, in_job=True)
-    identity = identify(configuration.settings)
-    execute_options = ExecuteOptions(
-        standalone_mode,
-        optimize,
-        log_level,
-        "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
-        docker=docker is not None or container_launch is not None,
-        template_launch=container_launch is not None,
-    )
     with ExitStack() as stack:
         stack.enter_context(job_relay(configuration.settings))
         client = shared.client(configuration, ROUTINE)
+        client.session.begin_login()  # the server answers while the rest is imported
+
+        from hpc_agent.executor.agent_identity import identify
+        from hpc_agent.executor.execution import ExecutionOptions, Executor
+        from hpc_agent.executor.prepare import ExecuteOptions
+
+        identity = identify(configuration.settings)
+        execute_options = ExecuteOptions(
+            standalone_mode,
+            optimize,
+            log_level,
+            "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
+            docker=docker is not None or container_launch is not None,
+            template_launch=container_launch is not None,
+        )
         if node_of is not None:
             from hpc_agent.executor.node_agent import NodeAgent
             from hpc_agent.runs.directory import RunDirectory

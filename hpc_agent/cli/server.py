@@ -38,9 +38,14 @@ def command(ctx: click.Context, /, conf: Path | None, **given: object) -> None:
     if ctx.invoked_subcommand is None:
         flags = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
         _serve(ctx.obj, flags, conf)
+    elif named := [name for name, value in {"conf": conf, **given}.items() if value is not None]:
+        flag = "--" + named[0].replace("_", "-")
+        raise click.UsageError(f"{flag} is for the server itself; options of {ctx.invoked_subcommand} follow it")
 
 
 def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:
+    from datetime import timedelta
+
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ConfigError
 
@@ -61,6 +66,7 @@ def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:
         connections_per_address=server.connections_per_address,
         uploads=UploadLimits(server.max_upload_mb, server.max_storage_mb),
         certificate=_certificate(server),
+        keep_events=timedelta(days=server.keep_events_days) if server.keep_events_days else None,
         conf=conf,
     )
     serve(options, SYSTEM, _announce)
@@ -85,6 +91,25 @@ def _announce(listening: Listening) -> None:
         click.echo(
             "Other machines reach it without encryption: keep it inside the cluster's network, or use --certfile."
         )
+
+
+@command.command(context_settings=HELP)
+@click.argument("file", type=FILE)
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="The server's folder.")
+@pass_shared
+def backup(shared: Shared, file: Path, data_dir: Path | None) -> None:
+    """Copy the database to FILE, while the server runs or not.
+
+    The copy is one moment of the database, checked before it gets its name, and readable by you alone (0600). Copy the
+    folder of uploaded files, which is printed, after it. Runs on the server's machine as the server's user.
+    """
+    from hpc_agent.server.store.backup import back_up
+    from hpc_agent.server.store.schema import DATABASE
+
+    flags = {} if data_dir is None else {"hpc.server.data_dir": str(data_dir)}
+    folder = shared.configuration(flags).settings.hpc.server_data
+    size = back_up(folder / DATABASE, file)
+    click.echo(f"The database is in {file} ({size / 1e6:.1f} MB); uploaded files are in {folder / 'files'}")
 
 
 @command.group(context_settings=HELP)

@@ -92,7 +92,7 @@ def check_folders(settings: AllSettings) -> None:
     if _is_other_than_folder(root):
         raise ConfigError(f"hpc.root is {root}, which is not a folder; name a folder, which need not exist yet")
     check_private(root, "hpc.root")
-    for name in ("daemons", "unsettled", "sbatch", "local"):
+    for name in ("daemons", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
     check_private(settings.hpc.runs, "hpc.runs_dir")
 

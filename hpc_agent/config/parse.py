@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -147,6 +146,8 @@ def _in_words(kind: str) -> str:
 
 
 def _unknown_key(name: str, known: list[str], path: str, origins: Mapping[str, str]) -> ConfigError:
+    import difflib  # only after a wrong name
+
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     section = path.rpartition(".")[0]
     advice = f'did you mean "{near[0]}"?' if near else f"{section} knows: {', '.join(sorted(known))}"

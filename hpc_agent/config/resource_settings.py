@@ -147,6 +147,13 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
         ),
     ] = "job"
     pilot: Annotated[PilotSettings, Meta(description="The pilots of a queue in the mode `pilot`.")] = PilotSettings()
+    share_by: Annotated[
+        Literal["", "user", "project"],
+        Meta(
+            description="Whose tasks of this queue take turns: those of the ClearML user, or project, with the fewest "
+            "jobs go first. Empty: the order of the queue alone."
+        ),
+    ] = ""
     launcher: Annotated[
         str | None, Meta(description="What starts the ranks of this queue's tasks on many nodes; as the site's.")
     ] = None

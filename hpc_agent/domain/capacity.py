@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heapreplace
 from itertools import chain, zip_longest
 
 from hpc_agent.domain.attempt import Attempt
@@ -28,6 +30,8 @@ class Capacity:
     gpus: int | None = None
     all_gpus: int | None = None
     """With those that are taken."""
+    at_once: int = 1
+    """Submissions that may be under way at the same time."""
 
     @property
     def full(self) -> bool:
@@ -51,6 +55,10 @@ class Capacity:
             jobs=None if self.jobs is None else self.jobs - 1,
             gpus=None if self.gpus is None else max(self.gpus - gpus, 0),
         )
+
+    def with_one_more(self) -> Capacity:
+        """After a job that turned out to need no submission of its own."""
+        return self if self.jobs is None else replace(self, jobs=self.jobs + 1)
 
 
 def parse_allocation(word: str) -> tuple[str, GpuRange]:
@@ -112,6 +120,28 @@ def held_back(lanes: Sequence[QueueCandidates], chosen: Collection[Attempt], lim
             jobs = "1 job" if number == 1 else f"{number} jobs"
             held[waiting[0]] = f"Waiting: the scheduler has {jobs} of {whose}, the most at a time ({key})"
     return held
+
+
+def shared_out(due: Sequence[Attempt], owner_of: Callable[[Attempt], str], jobs: Mapping[str, int]) -> list[Attempt]:
+    """The attempts in an order in which the owner with the fewest jobs always goes next; each owner's own keep theirs,
+    and of owners with as many jobs the one goes first whose attempt is first in the queue.
+
+    ``jobs``: how many each owner has in the scheduler.
+    """
+    lines: dict[str, deque[tuple[int, Attempt]]] = {}
+    for position, attempt in enumerate(due):
+        lines.setdefault(owner_of(attempt), deque()).append((position, attempt))
+    heads = [(jobs.get(owner, 0), line[0][0], owner) for owner, line in lines.items()]
+    heapify(heads)
+    ordered = []
+    while heads:
+        count, _, owner = heads[0]
+        ordered.append(lines[owner].popleft()[1])
+        if lines[owner]:
+            heapreplace(heads, (count + 1, lines[owner][0][0], owner))
+        else:
+            heappop(heads)
+    return ordered
 
 
 def rotated(lanes: Sequence[QueueCandidates], last: QueueId | None) -> list[QueueCandidates]:

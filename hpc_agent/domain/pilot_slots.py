@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from hpc_agent.domain.resources import Resources
 
+PILOT_PREFIX = "clearml_pilot_"
+"""What the names of pilots' jobs begin with."""
 _PLACE = ("gpu_type", "partition", "account", "qos", "constraint", "reservation")
 """What a task may ask of the scheduler that a running pilot cannot change."""
 
@@ -139,4 +141,4 @@ def to_hand_over(queue: PilotQueueState) -> int:
 
 def pilot_name(queue: str) -> str:
     """Name of the jobs that are pilots of a queue, given by name."""
-    return f"clearml_pilot_{hashlib.sha256(queue.encode()).hexdigest()[:8]}"
+    return f"{PILOT_PREFIX}{hashlib.sha256(queue.encode()).hexdigest()[:8]}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpc_agent.domain.ids import QueueId, TaskId
 
 
-@dataclass(frozen=True)
-class QueueEntry:
+class QueueEntry(NamedTuple):
     """A task waiting in a queue. ``added`` is the server's own time stamp text: with it an entry is unique,
     a task that left and came back has another one."""
 

@@ -47,6 +47,14 @@ class TaskContainer:
 
 
 @dataclass(frozen=True)
+class TaskOwner:
+    """Ids; empty for a task without one."""
+
+    user: str
+    project: str
+
+
+@dataclass(frozen=True)
 class Task:
     id: TaskId
     name: str = ""

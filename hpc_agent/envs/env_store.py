@@ -18,18 +18,17 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import node_cache
 from hpc_agent.envs.archive import ArchiveError
-from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.interpreter import ImagePythonApi
 from hpc_agent.envs.materialize import EnvMaterializer, UsableEnv
-from hpc_agent.envs.requirements import ResolutionError, redacted
 from hpc_agent.envs.shared_cache import Failure, Manifest, Resolution, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_secrets
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a node that only opens what was staged does not wait for them
     from hpc_agent.envs.builder import Builder
+    from hpc_agent.envs.env_request import EnvRequest
 
 FRESH = timedelta(minutes=10)
 """How long a resolution is current. With a network, requirements are resolved again, so that an unpinned package gets
@@ -155,7 +154,7 @@ class EnvStore:
         Raises:
             EnvironmentBuildError: it is not in the shared cache, is damaged, or cannot run here.
         """
-        key = self.find(env, task=task) if isinstance(env, EnvRequest) else env
+        key = EnvKey(env) if isinstance(env, str) else self.find(env, task=task)
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(
@@ -230,6 +229,9 @@ class EnvStore:
         image_python: ImagePythonApi | None,
         progress: Progress,
     ) -> StagedEnv:
+        # It imports packaging, which a compute node does not need.
+        from hpc_agent.envs.requirements import ResolutionError, redacted
+
         folder = self._local_folder()
         try:
             builder = self._builder(request, folder, image_python)
@@ -263,7 +265,7 @@ class EnvStore:
         kind = CondaBuilder if request.conda else Builder
         return kind(self._shared, folder, self._packages, self._clock, self._credentials, image_python)
 
-    def _previous(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:
+    def _previous(self, digest: str, error: EnvironmentBuildError, progress: Progress) -> StagedEnv | None:
         """The last environment of the same request: an index that is down must not stop what worked yesterday."""
         resolution = self._shared.resolution(digest)
         manifest = self._published(resolution.key) if resolution else None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
-import psutil
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -17,7 +17,7 @@ from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
-from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.directory import FileVersion, RunDirectory, RunsFolder
 from hpc_agent.wire.task_state import RUN_TOKEN, TaskState
 
 log = EventLog("claim")
@@ -35,6 +35,21 @@ JUST_TAKEN_OVER_S = 60.0
 
 
 @dataclass(frozen=True)
+class Moment:
+    """Moment on both clocks: one of them goes on while the machine is suspended, the other is never set back."""
+
+    wall: datetime
+    monotonic: float
+
+    @classmethod
+    def now(cls, clock: Clock) -> Moment:
+        return cls(clock.now(), clock.monotonic())
+
+    def seconds_ago(self, clock: Clock) -> float:
+        return max(abs((clock.now() - self.wall).total_seconds()), clock.monotonic() - self.monotonic)
+
+
+@dataclass(frozen=True)
 class Won:
     """Result of a claim that succeeded."""
 
@@ -44,6 +59,8 @@ class Won:
     silent: bool = False
     """The run before left no report, or was taken from its executor a moment ago: it may still live on a node that the
     scheduler takes for dead."""
+    taken_at: Moment | None = None
+    """Just before the task, which had no run before, was taken off its queue, with a clear answer; else None."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class Claimer:
         self._run = run
         self._identity = identity
         self._clock = clock
+        self._in_doubt = False
 
     def claim(self, task: Task, *, require_queue: bool) -> Won | Lost:
         """Take ``task``.
@@ -150,6 +168,8 @@ class Claimer:
         return ""
 
     def _is_dead(self, before: ClaimRecord) -> bool:
+        import psutil  # only after an earlier start
+
         runs = before.process.is_running() if before.process else psutil.pid_exists(before.pid)
         return before.host == self._identity.host and not runs
 
@@ -176,6 +196,7 @@ class Claimer:
         return f"it is in queue {holder.name} again" if holder else ""
 
     def _from_queue(self, task: Task, before: ClaimRecord | None) -> Won | Lost:
+        taken_at = Moment.now(self._clock)
         intent = self._record("intent", task)
         if before is None and not self._run.create().first_claim(intent):
             return self._lost_to(_claim_in(self._run), "another job has claimed it")
@@ -185,7 +206,10 @@ class Claimer:
             return Lost("another agent took it off its queue", by_this_job=self._is_a_siblings(task))
         won = self._record("won", task)
         self._run.write_claim(won)
-        return Won(won, silent=self._was_just_taken_over(task))
+        silent = self._was_just_taken_over(task)
+        is_first = task.status is TaskStatus.QUEUED and not task.runtime.get(RUN_TOKEN) and before is None
+        is_certain = is_first and not self._in_doubt and not silent
+        return Won(won, silent=silent, taken_at=taken_at if is_certain else None)
 
     def _is_a_siblings(self, task: Task) -> bool:
         """Whether another process of this job took it off its queue; it writes that down just after it."""
@@ -249,6 +273,7 @@ class Claimer:
         Still in its queue: it did not. Otherwise another run that has it writes its token, or sets it ``in_progress``,
         within seconds; if none does, it was us.
         """
+        self._in_doubt = True
         queues = self._client.queues
         # As read before the removal: the winner may have set its run token before the first look, which can be late.
         before = str(task.runtime.get(RUN_TOKEN) or "")
@@ -310,3 +335,22 @@ def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
     except (CorruptFileError, OSError):
         return True
     return now is None or (now.state, now.owner, now.restart_count) == ("won", claim.owner, claim.restart_count)
+
+
+class ClaimWatch:
+    """``still_ours``, asked again and again: the file is opened each time, and read where it is another one."""
+
+    def __init__(self, run: RunDirectory, claim: ClaimRecord) -> None:
+        self._run = run
+        self._claim = claim
+        self._seen: tuple[FileVersion, bool] | None = None
+        """The version that was read last, and the answer."""
+
+    def still_ours(self) -> bool:
+        version = self._run.claim_version()
+        seen = self._seen
+        if version is None or seen is None or seen[0] != version:
+            # The version first: one that is replaced between the two is read again the next time.
+            seen = (version or (0, 0, 0), still_ours(self._run, self._claim))
+            self._seen = seen if version else None
+        return seen[1]

@@ -52,11 +52,15 @@ class Console:
         self._clock = clock
         before = [node_files.console(directory, number, node) for number in range(start)]
         earlier = [Spool(files.text, files.mark) for files in before]
-        self._shipper = (
-            Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier, interval=interval) if ship else None
-        )
-        self._echo = Echo(self._spool, echoes, clock) if echoes else None
         self._pipe: ConsolePipe | None = None
+        self._size_at_start = 0
+        self._shipper = None
+        if ship:
+            size = self._written_size
+            self._shipper = Shipper(
+                self._spool, source, events, clock, ours=ours, earlier=earlier, interval=interval, size=size
+            )
+        self._echo = Echo(self._spool, echoes, clock, self._written_size) if echoes else None
 
     @property
     def ships(self) -> bool:
@@ -69,6 +73,7 @@ class Console:
             ProcessError: its writer could not be started.
         """
         self._spool.open()
+        self._size_at_start = self._spool.size()
         self._pipe = ConsolePipe(self._spool.path)
         if self._shipper:
             self._shipper.start()
@@ -93,6 +98,10 @@ class Console:
             self._pipe.write(data)
         else:
             self._spool.write(data)
+
+    def _written_size(self) -> int | None:
+        """Size of the file as its writer knows it; None where there is none."""
+        return (self._pipe.size or self._size_at_start) if self._pipe and not self._pipe.closed else None
 
     def tail(self) -> str:
         """The end of what the process printed, once all of it is in the file, or after a second."""
@@ -130,8 +139,12 @@ class Console:
 class Echo:
     """Echo of a running process: ``start`` before it, ``finish`` after it. Earlier lines are not repeated."""
 
-    def __init__(self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock) -> None:
+    def __init__(
+        self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock, size: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """``size``: as in ``Shipper``."""
         self._spool = spool
+        self._size = size
         self._targets = list(targets)
         self._clock = clock
         self._offset = spool.size()
@@ -150,7 +163,8 @@ class Echo:
 
     def _loop(self) -> None:
         while not self._clock.wait(self._done, _ECHO_INTERVAL_S):
-            self._copy()
+            if self._size() != self._offset:
+                self._copy()
 
     def _copy(self) -> None:
         while data := self._spool.read(self._offset, _ECHO_BLOCK):

@@ -7,8 +7,9 @@ import shutil
 import signal
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -18,17 +19,17 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.outcome import out_of_memory
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
+from hpc_agent.executor.claim import Claimer, ClaimWatch, Lost, Won
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.many_nodes import ManyNodes, is_one_of_many, plan_of, set_master_defaults
 from hpc_agent.executor.node_step import NodesLostError
+from hpc_agent.executor.prefetch import EnvPrefetch
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
@@ -36,8 +37,7 @@ from hpc_agent.executor.step_process import STEP_OF, StepProcess
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started, not_launched
-from hpc_agent.executor.usage_recorder import UsageRecorder
-from hpc_agent.executor.watch import Meters, Watch, WatchedRun
+from hpc_agent.executor.watch import CLAIM_INTERVAL_S, Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
 from hpc_agent.process.supervised import StopTimeouts, Supervised
@@ -51,9 +51,12 @@ from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
+if TYPE_CHECKING:
+    from hpc_agent.executor.usage_recorder import UsageRecorder
+
 log = EventLog("executor")
 
-FENCE_S = 6.0
+FENCE_S = 4 * CLAIM_INTERVAL_S
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
 _NODE_TRIES = 5
 """Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
@@ -100,6 +103,7 @@ class Executor:
         if job is not None and job.process_index and is_one_of_many(job, os.environ):
             log.info("task.run_by_first_process", task=task_id, process=job.process_index)
             return 0
+        prefetch = self._prefetch()
         task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
@@ -111,7 +115,15 @@ class Executor:
                 return 0
             raise NotQueuedError(f"task {task_id} was not run: {claimed.reason}")
         log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
-        return TaskRun(self, task, directory, claimed).run(options)
+        return TaskRun(self, task, directory, claimed, prefetch).run(options)
+
+    def _prefetch(self) -> EnvPrefetch | None:
+        """In a job of a daemon, which has staged all: begin to unpack the environment while the server is asked."""
+        if self.identity.run_dir is None or not self.options.standalone:
+            return None
+        prefetch = EnvPrefetch(self.settings, RunDirectory(self.identity.run_dir), self.clock)
+        prefetch.begin()
+        return prefetch
 
     def _task(self, task_id: TaskId, options: ExecutionOptions) -> Task:
         try:
@@ -131,17 +143,26 @@ class Executor:
 class TaskRun:
     """Run of a claimed task, from its start on the server to its report; ``run`` once."""
 
-    def __init__(self, executor: Executor, task: Task, directory: RunDirectory, claimed: Won) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        task: Task,
+        directory: RunDirectory,
+        claimed: Won,
+        prefetch: EnvPrefetch | None = None,
+    ) -> None:
         identity = executor.identity
         current_job, variables = backends.current_job(), backends.job_variables()
         self._executor = executor
         self._task = task
         self._directory = directory
         self._claimed = claimed
+        self._prefetch = prefetch
+        self._claim_watch = ClaimWatch(directory, claimed.claim)
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables)
-        self._usage = UsageRecorder(executor.client, task.id, identity, directory, executor.clock)
+        self._began = executor.clock.monotonic()
         self._stall_guard = StallGuard()
         self._reporter = Reporter(
             executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._stall_guard
@@ -164,7 +185,9 @@ class TaskRun:
         """Start, prepare and run; whatever happens becomes an outcome."""
         watch = self._watch(console)
         try:
-            taken_back = self._reporter.start(self._task, self._executor.settings.agent.tags)
+            taken_back = self._reporter.start(
+                self._task, self._executor.settings.agent.tags, taken_at=self._claimed.taken_at
+            )
             if taken_back:
                 return taken_back
             watch.start()
@@ -237,6 +260,7 @@ class TaskRun:
             self._executor.clock,
             console.write_line,
             self._executor.client.tasks.get_object,
+            self._prefetch,
         )
         try:
             prepared = self._stop.request.run_cancellable(
@@ -255,9 +279,11 @@ class TaskRun:
         self._write_process_started()
         child = nodes.start(console, self._stop.request) if nodes else _start(prepared, console, self._process_name)
         log.info("process.started", task=self._task.id, pid=child.pid)
+        _import_what_comes_later()
+        usage = self._usage_recorder()
+        usage.start()
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
-        self._usage.start()
         settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
@@ -268,7 +294,7 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
-        self._usage.stop(nodes.finish(self._nodes_seconds()) if nodes else None)
+        usage.stop(nodes.finish(self._nodes_seconds()) if nodes else None)
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
@@ -283,12 +309,20 @@ class TaskRun:
         self._reporter.note(outcome)
         recorder.finish()
         if console.ships and outcome.status != "none":
-            self._usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
+            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
         return outcome
 
     def _nodes_seconds(self) -> float:
         """How long the other nodes may take to send what their ranks printed."""
         return INTERRUPTED.seconds if self._stop.reason is StopReason.SIGNAL else DAEMON_MANAGED.seconds
+
+    def _usage_recorder(self) -> UsageRecorder:
+        from hpc_agent.executor.usage_recorder import UsageRecorder
+
+        executor = self._executor
+        return UsageRecorder(
+            executor.client, self._task.id, self._identity, self._directory, executor.clock, self._began
+        )
 
     def _write_process_started(self) -> None:
         """From here on the user's process may have run."""
@@ -316,6 +350,8 @@ class TaskRun:
         )
 
     def _console_cause(self, console: Console, code: int) -> str:
+        from hpc_agent.domain.failure_cause import failure_cause
+
         cause = failure_cause(self._stall_guard.call(console.tail, ""), code)
         if cause is None:
             return ""
@@ -380,7 +416,7 @@ class TaskRun:
         return submission.queue_name if submission else ""
 
     def _still_ours(self) -> bool:
-        return still_ours(self._directory, self._claimed.claim)
+        return self._claim_watch.still_ours()
 
     @property
     def _identity(self) -> AgentIdentity:
@@ -402,6 +438,13 @@ def _start(prepared: PreparedTask, console: Console, name: str) -> Stoppable:
         forwards_signals=prepared.forwards_signals,
     )
     return StepProcess(child, NodeProcesses(STEP_OF, name)) if prepared.in_step else child
+
+
+def _import_what_comes_later() -> None:
+    """Import what a run needs from the start of its process on: while that starts, and not at its end, when another
+    version of this program may be installed."""
+    for name in ("psutil", "hpc_agent.domain.failure_cause", "hpc_agent.executor.usage_recorder"):
+        import_module(name)
 
 
 class MemoryMonitor:

@@ -1,4 +1,7 @@
-"""Preparation of a task on its node: source, environment, container, and the command that runs it."""
+"""Preparation of a task on its node: source, environment, container, and the command that runs it.
+
+Every job waits for what is imported here: containers and build scripts are imported where a task has one.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,27 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
-from hpc_agent.containers.docker_options import split
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError
-from hpc_agent.executor import build_script, conda_activation, container_run
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
 from hpc_agent.executor.report import RunInputs
-from hpc_agent.executor.template_launch import launched_by_script
 from hpc_agent.file_records import read_record
-from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.sources.layout import Origin
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import StagedTask, TaskStager, retry_staging
+
+if TYPE_CHECKING:
+    from hpc_agent.executor import build_script, container_run
+    from hpc_agent.executor.prefetch import EnvPrefetch
+    from hpc_agent.image_resolver import ResolvedContainer
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image that they are made from."""
@@ -82,6 +86,7 @@ class Preparer:
         clock: Clock,
         write_line: Callable[[str], None],
         raw: Callable[[TaskId], Mapping[str, Any]],
+        prefetch: EnvPrefetch | None = None,
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
@@ -91,6 +96,7 @@ class Preparer:
         self._flags = options
         self._write_line = write_line
         self._raw = raw
+        self._prefetch = prefetch
 
     def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> PreparedTask:
         """Prepare everything that the user's process needs.
@@ -103,16 +109,24 @@ class Preparer:
         staged = self._staged(task, directory)
         resolved = self._resolve_container(task)
         if resolved is not None and self._flags.template_launch:
+            from hpc_agent.executor.template_launch import launched_by_script
+
             resolved = launched_by_script(resolved, directory.path)
         container = None
         if resolved is not None:
+            from hpc_agent.executor import container_run
+
             container = container_run.ContainerRun(resolved, workdir, directory.attempt.job_name, self._configuration)
         workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._write_line)
         for note in workspace.notes:
             self._write_line(note)
         if self._settings.agent.force_task_init and staged.source.origin is not Origin.FOLDER:
+            from hpc_agent.executor import build_script
+
             self._write_line(build_script.add_init(workspace))
-        env = self._stager.open(task, staged, self._write_line)
+        env = self._prefetch.result(self._write_line) if self._prefetch else None
+        if env is None or env.key != staged.env:
+            env = self._stager.open(task.id, staged, self._write_line)
         if env is not None:
             after = f"{env.access} after {self._clock.monotonic() - started:.1f} s"
             how = "is ready on this node already" if env.access == "ready" else after
@@ -127,6 +141,8 @@ class Preparer:
             os.environ, self._process_context(task, workspace, env.python if env else None), self._settings.agent
         )
         if env is not None and env.conda:
+            from hpc_agent.executor import conda_activation
+
             environ = conda_activation.activated(environ, env.root)
         inputs = RunInputs(env.packages if env else (), staged.source.commit)
         return PreparedTask(
@@ -137,6 +153,8 @@ class Preparer:
         setting = self._settings.agent.custom_build_script
         if not setting:
             return None
+        from hpc_agent.executor import build_script
+
         return build_script.BuildScript(setting, self._raw(task.id), workspace, workdir / "build").run(
             os.environ, self._write_line
         )
@@ -175,6 +193,9 @@ class Preparer:
         env: UsableEnv | None,
         commit: str,
     ) -> PreparedTask:
+        from hpc_agent.containers.docker_options import split
+        from hpc_agent.executor import container_run
+
         flags = self._flags
         run = container_run.ContainerProcess(
             task, self._worker, workspace, env, flags.log_level, self._python_options, flags.gpus

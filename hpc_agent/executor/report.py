@@ -6,19 +6,24 @@ start, can go on from any point of it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
 from hpc_agent.api.client import Client
+from hpc_agent.cancellation import in_background
 from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import ApiError, AuthError, HpcAgentError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import still_ours
+from hpc_agent.executor.claim import Moment, still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.stop_conditions import StopReason
@@ -27,8 +32,10 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.job_news import JobNews
 from hpc_agent.schedulers.base import CurrentJobClient
 from hpc_agent.wire.task_requests import job_runtime
+from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("report")
 
@@ -36,6 +43,9 @@ DAEMON_MANAGED = Budget(60)
 """A server that is away holds no node for longer: the daemon finishes what is left."""
 INTERRUPTED = Budget(5)
 """The scheduler kills the job soon."""
+CERTAIN_S = 10.0
+"""After which another run may have taken over a task that shows no run token: far less than ``UNCERTAIN_WAIT_S``."""
+_REGISTERED_S = 2.0
 
 
 def run_token(directory: RunDirectory, identity: AgentIdentity) -> str:
@@ -64,13 +74,14 @@ class Reporter:
         self._clock = clock
         self._files = files or StallGuard()
         self._task = directory.attempt.task
+        self._registration: Future[None] | None = None
 
     # ---------------------------------------------------------------- start
 
-    def start(self, task: Task, tags: Sequence[str] = ()) -> TaskOutcome | None:
+    def start(self, task: Task, tags: Sequence[str] = (), *, taken_at: Moment | None = None) -> TaskOutcome | None:
         """Set the task started, with our run token; an outcome if its user took it back meanwhile.
 
-        The token comes first: from it others tell whose run a running task is.
+        The token comes first: from it others tell whose run a running task is. ``taken_at``: as in ``claim.Won``.
 
         Raises:
             ServerUnreachableError, AuthError: the server did not let it start; the task is unchanged.
@@ -81,11 +92,7 @@ class Reporter:
         values = job_runtime(identity.job or "", identity.host)
         budget = ROUTINE if identity.daemon_managed else FINAL
         try:
-            if changed := self._changed(task.status):
-                return changed
-            tasks.set_run_token(task.id, self._token, values, budget=budget)
-            # Once more: ``tasks.started`` undoes an abort that it does not see, and each call may have waited long.
-            if changed := self._changed(task.status):
+            if changed := self._set_token(task, values, budget, taken_at):
                 return changed
             message = f"Changed by hpc-agent {identity.worker}"
             tasks.started(task.id, "worker started execution", message, force=not task.queue, budget=budget)
@@ -94,15 +101,48 @@ class Reporter:
         except ApiError as error:
             return self._start_refused(task, error)
         log.info("task.started", task=task.id, run=self._token)
-        try:
-            self._client.workers.report(identity.worker, task=task.id, tags=tags)
-        except HpcAgentError as error:
-            log.warning("worker.not_registered", task=task.id, error=error)
+        self._registration = in_background(partial(self._register, task.id, tags), "worker")
         return None
+
+    def _set_token(
+        self, task: Task, values: Mapping[str, str], budget: Budget, taken_at: Moment | None
+    ) -> TaskOutcome | None:
+        """Set our run token unless the task's status has changed, and look again: ``tasks.started`` undoes an abort
+        that it does not see, and each call may have waited long."""
+        if taken_at is not None and taken_at.seconds_ago(self._clock) < CERTAIN_S:
+            try:
+                return self._set_first_token(task, values)
+            except ServerUnreachableError as error:
+                log.info("task.token_unclear", task=task.id, error=error)
+        if changed := self._changed(task.status):
+            return changed
+        self._client.tasks.set_run_token(task.id, self._token, values, budget=budget)
+        return self._changed(task.status)
+
+    def _set_first_token(self, task: Task, values: Mapping[str, str]) -> TaskOutcome | None:
+        """As ``_set_token``, in two requests of five: the task was taken off its queue so lately that no other run can
+        have it, for a claim in doubt is decided ``UNCERTAIN_WAIT_S`` later. So the token is sent once only.
+
+        Raises:
+            ServerUnreachableError: whether it is set, or the task has changed, is not known.
+        """
+        self._client.tasks.set_first_run_token(task, self._token, values, budget=ONCE)
+        state = self._client.tasks.get_states([task.id], budget=ONCE).get(task.id)
+        if state is not None and state.status is TaskStatus.IN_PROGRESS:
+            return ended(0, ExitContext(StopReason.TAKEN_BACK))
+        return self._outcome_of(state, task.status)
+
+    def _register(self, task: TaskId, tags: Sequence[str]) -> None:
+        try:
+            self._client.workers.report(self._identity.worker, task=task, tags=tags)
+        except HpcAgentError as error:
+            log.warning("worker.not_registered", task=task, error=error)
 
     def _changed(self, before: TaskStatus) -> TaskOutcome | None:
         """Outcome of a task whose status on the server no longer is the one that we claimed it with."""
-        state = self._client.tasks.get_states([self._task]).get(self._task)
+        return self._outcome_of(self._client.tasks.get_states([self._task]).get(self._task), before)
+
+    def _outcome_of(self, state: TaskState | None, before: TaskStatus) -> TaskOutcome | None:
         if state is None:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
         if state.abort_requested:
@@ -210,6 +250,8 @@ class Reporter:
             if directory.claim() is None:
                 directory.write_claim(self._claim)
             directory.write_exit_report(report)
+            if self._identity.daemon_managed and self._claim.queue:
+                JobNews(directory.path.parent.parent).publish(QueueId(self._claim.queue), directory.attempt)
         except (OSError, HpcAgentError) as error:
             log.error("exit_report.not_written", directory=directory.path, error=error)
 
@@ -259,6 +301,8 @@ class Reporter:
         return queued and self._client.queues.queue_of(self._task) is None
 
     def _unregister(self) -> None:
+        if self._registration is not None:
+            concurrent.futures.wait([self._registration], _REGISTERED_S)
         try:
             self._client.workers.unregister(self._identity.worker)
         except HpcAgentError as error:

@@ -51,15 +51,22 @@ class UsageRecorder:
     """Recorder of one run: ``start`` with its process, ``stop`` after it, ``report``."""
 
     def __init__(
-        self, client: Client, task: TaskId, identity: AgentIdentity, directory: RunDirectory, clock: Clock
+        self,
+        client: Client,
+        task: TaskId,
+        identity: AgentIdentity,
+        directory: RunDirectory,
+        clock: Clock,
+        agent_began: float,
     ) -> None:
+        """``agent_began``: monotonic time from which the job's time is counted."""
         self._client = client
         self._task = task
         self._identity = identity
         self._directory = directory
         self._clock = clock
         self._job = backends.job_variables()
-        self._agent_began = clock.monotonic()
+        self._agent_began = agent_began
         self._usage: JobUsage | None = None
         self._summary: UsageSummary | None = None
         self._nodes: Mapping[str, UsageSummary] = {}

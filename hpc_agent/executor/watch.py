@@ -19,6 +19,8 @@ from hpc_agent.wire.task_state import TaskState
 log = EventLog("watch")
 
 STATUS_INTERVAL_S = 1.5
+CLAIM_INTERVAL_S = 2.5
+"""Each look is two operations on the shared file system."""
 MEMORY_INTERVAL_S = 5.0
 USAGE_INTERVAL_S = 30.0
 
@@ -91,7 +93,7 @@ class Watch:
             self._threads[0].join(timeout=5)
 
     def _watch_claim(self) -> None:
-        while not self._clock.wait(self._done, STATUS_INTERVAL_S):
+        while not self._clock.wait(self._done, CLAIM_INTERVAL_S):
             if not self._run.still_ours():
                 self._end(StopReason.FENCED, "the run directory")
                 return

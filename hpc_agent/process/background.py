@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from hpc_agent.child_processes import (
-    reaped,
     start_tracked,
 )
 from hpc_agent.errors import ProcessError
+from hpc_agent.process.programs import wait_for
 
 
 class Helper:
@@ -53,12 +53,7 @@ class Helper:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Its exit code, or None if it still works after ``timeout`` seconds."""
-        try:
-            code = self._child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        reaped(self._child.pid)
-        return code
+        return wait_for(self._child, timeout)
 
 
 def spawn_detached(

@@ -177,6 +177,16 @@ def _cancellable(wait: Callable[[float], T], timeout: float) -> T:
     return wait(timeout)
 
 
+def wait_for(child: subprocess.Popen[bytes], timeout: float | None) -> int | None:
+    """The exit code of a child (negative: the signal), or None if it still runs after ``timeout`` seconds."""
+    try:
+        code = child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    reaped(child.pid)
+    return code
+
+
 def _kill(child: subprocess.Popen[bytes]) -> None:
     if hasattr(os, "killpg"):
         kill_group(child.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ from hpc_agent.child_processes import (
     surviving_descendants,
 )
 from hpc_agent.errors import ProcessError
-from hpc_agent.process.programs import kill_group
+from hpc_agent.process.programs import kill_group, wait_for
 
 
 @dataclass(frozen=True)
@@ -190,12 +190,7 @@ class Conversation:
 
     def wait(self, timeout: float) -> int | None:
         """Its exit code (negative: the signal), or None if it still runs after ``timeout`` seconds."""
-        try:
-            code = self._child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        reaped(self._child.pid)
-        return code
+        return wait_for(self._child, timeout)
 
     def kill(self) -> None:
         kill_group(self._child.pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from pathlib import Path
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
-from hpc_agent.file_records import ensure_directory, fsync_directory, read_record, write_first, write_record
+from hpc_agent.file_records import (
+    Durability,
+    ensure_directory,
+    fsync_directory,
+    read_record,
+    write_first,
+    write_record,
+)
 from hpc_agent.runs.attempt_records import (
     ClaimRecord,
     DoneRecord,
@@ -23,7 +31,10 @@ from hpc_agent.runs.attempt_records import (
     SubmissionRecord,
     TaskError,
 )
+from hpc_agent.runs.open_attempts import OpenAttempts
 
+FileVersion = tuple[int, int, int]
+"""Inode, time of the last change, size: another one after each write of a record."""
 _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
 
@@ -86,15 +97,22 @@ class RunDirectory:
         return self.path / "stage.failed"
 
     def create(self) -> RunDirectory:
-        ensure_directory(self.path.parent, mode=0o700)
-        ensure_directory(self.path, mode=0o700)
+        if not self.path.is_dir():
+            ensure_directory(self.path.parent.parent, mode=0o700)
+            self._open_attempts.add(self.attempt)
+            ensure_directory(self.path.parent, mode=0o700)
+            ensure_directory(self.path, mode=0o700)
         return self
+
+    @property
+    def _open_attempts(self) -> OpenAttempts:
+        return RunsFolder(self.path.parent.parent).open_attempts
 
     def submission(self) -> SubmissionRecord | None:
         return read_record(self.path / "submit.json", SubmissionRecord)
 
-    def write_submission(self, record: SubmissionRecord) -> None:
-        write_record(self.path / "submit.json", record)
+    def write_submission(self, record: SubmissionRecord, durability: Durability = Durability.NEW) -> None:
+        write_record(self.path / "submit.json", record, durability=durability)
 
     def first_submission(self, record: SubmissionRecord) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""
@@ -117,6 +135,23 @@ class RunDirectory:
 
     def claim(self) -> ClaimRecord | None:
         return read_record(self.path / "claim.json", ClaimRecord)
+
+    def claim_version(self) -> FileVersion | None:
+        """Version of ``claim.json``; None where there is none, or it cannot be opened.
+
+        Of the open file: its times by name may come from an NFS client's cache.
+        """
+        try:
+            descriptor = os.open(self.path / "claim.json", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        except OSError:  # the file server has lost it meanwhile
+            return None
+        finally:
+            os.close(descriptor)
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def write_claim(self, record: ClaimRecord) -> None:
         write_record(self.path / "claim.json", record)
@@ -218,6 +253,7 @@ class RunDirectory:
 
     def write_settled(self, record: DoneRecord) -> None:
         write_record(self.path / "settled.json", record)
+        self._open_attempts.remove(self.attempt)
 
     def names(self) -> frozenset[str]:
         """The files that are here, asked in the way that NFS answers truly at once.
@@ -260,6 +296,10 @@ class RunsFolder:
             with contextlib.suppress(OSError):
                 (self.path / task / _RESTARTS).unlink(missing_ok=True)
                 (self.path / task).rmdir()
+
+    @property
+    def open_attempts(self) -> OpenAttempts:
+        return OpenAttempts(self.path / ".open")
 
     @property
     def nodes(self) -> Path:

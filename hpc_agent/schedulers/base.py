@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -122,6 +122,30 @@ class Scheduler(Protocol):
 
         Raises:
             SchedulerUnavailableError: it is not known whether the request arrived, or they are held by others.
+        """
+
+
+@runtime_checkable
+class ArrayScheduler(Scheduler, Protocol):
+    """A scheduler that takes many jobs in one submission. Each is a job like any other one: the methods of
+    ``Scheduler`` know it by its own id and name."""
+
+    def array_size(self) -> int:
+        """Jobs of one submission, at most; less than 2 where there are none of many.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+
+    def array_key(self, script: str) -> object | None:
+        """Jobs whose scripts have equal keys may go together; None: this one goes alone."""
+
+    def submit_array(self, requests: Sequence[SubmitRequest]) -> Sequence[SubmitResult]:
+        """Submit once, jobs with equal keys; the answer of each, of one kind for all. The scripts are on disk and stay
+        there as long as their jobs.
+
+        Raises:
+            OSError: nothing was submitted.
         """
 
 

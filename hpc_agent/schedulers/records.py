@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, LiveJob, unconfirmed_record
+from hpc_agent.domain.job import JobRecord, JobState, LiveJob, unconfirmed_record
 from hpc_agent.schedulers.base import CLOCK_SKEW
+
+_ACCOUNTING_LAG = timedelta(seconds=15)
+"""How long after its end a job may be missing in accounting, on a busy machine."""
 
 
 def newest_of_name(records: Iterable[JobRecord | LiveJob], name: str, since: datetime) -> JobId | None:
@@ -38,3 +41,10 @@ def newest(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, date
         if known is None or known.submitted is None or record.submitted >= known.submitted:
             found[job] = record
     return found
+
+
+def once_accounting_may_know(record: JobRecord, now: datetime) -> JobRecord:
+    """The controller's record; nothing yet of a job cancelled a moment ago: who did it, accounting alone says."""
+    if record.state is JobState.CANCELLED and record.ended and abs(now - record.ended) < _ACCOUNTING_LAG:
+        return unconfirmed_record(record.id)
+    return record

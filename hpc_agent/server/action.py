@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 
@@ -15,6 +15,7 @@ from hpc_agent.server.store.connection import StoreSession
 
 Answer = dict[str, Any]
 R = TypeVar("R")
+P = TypeVar("P")
 
 Json = dict[str, Any]
 """An object of the client's own making, kept as it is."""
@@ -37,8 +38,8 @@ class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
-Batch = list[Json]
-"""A request that is a list of JSON lines."""
+Batch = list[bytes]
+"""A request that is a list of JSON lines: read by the endpoint's ``prepare``."""
 
 
 class Access(Enum):
@@ -82,7 +83,9 @@ class Call(Transaction):
 class Endpoint:
     """``request`` is a msgspec type: a ``RequestBody``, ``Json`` for free-form filters, or ``Batch``.
 
-    ``login``: the key pair itself is accepted, not only a token.
+    ``login``: the key pair itself is accepted, not only a token. ``public``: no credentials are asked for.
+    ``prepare`` makes of the request, the worker that sent it and the time what the handler gets, before the transaction
+    begins.
     """
 
     name: str
@@ -90,6 +93,8 @@ class Endpoint:
     handler: Callable[[Any, Call], Answer]
     access: Access
     login: bool = False
+    public: bool = False
+    prepare: Callable[[Any, str, datetime], Any] | None = None
 
 
 class Service:
@@ -99,17 +104,33 @@ class Service:
         self.name = name
         self.endpoints: dict[str, Endpoint] = {}
 
+    @overload
     def action(
-        self, request: type[R], access: Access, *, login: bool = False
-    ) -> Callable[[Callable[[R, Call], Answer]], Callable[[R, Call], Answer]]:
+        self, request: type[R], access: Access, *, login: bool = False, public: bool = False
+    ) -> Callable[[Callable[[R, Call], Answer]], Callable[[R, Call], Answer]]: ...
+
+    @overload
+    def action(
+        self, request: type[R], access: Access, *, prepare: Callable[[R, str, datetime], P]
+    ) -> Callable[[Callable[[P, Call], Answer]], Callable[[P, Call], Answer]]: ...
+
+    def action(
+        self,
+        request: Any,
+        access: Access,
+        *,
+        login: bool = False,
+        public: bool = False,
+        prepare: Callable[[Any, str, datetime], Any] | None = None,
+    ) -> Callable[[Callable[[Any, Call], Answer]], Callable[[Any, Call], Answer]]:
         """Declare a function as ``<service>.<its name>``.
 
-        ``access``: with ``READ`` the database refuses every change.
+        ``access``: with ``READ`` the database refuses every change. The rest: see ``Endpoint``.
         """
 
-        def declare(handler: Callable[[R, Call], Answer]) -> Callable[[R, Call], Answer]:
+        def declare(handler: Callable[[Any, Call], Answer]) -> Callable[[Any, Call], Answer]:
             name = f"{self.name}.{handler.__name__}"
-            self.endpoints[name] = Endpoint(name, request, handler, access, login)
+            self.endpoints[name] = Endpoint(name, request, handler, access, login, public, prepare)
             return handler
 
         return declare

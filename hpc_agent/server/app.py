@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,22 +11,25 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from hpc_agent.server.action import Batch
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import Authenticator
 from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
 from hpc_agent.server.file_access import FileAccess
-from hpc_agent.server.pages import PAGE_HEADERS, Pages
+from hpc_agent.server.page.routes import page_routes
+from hpc_agent.server.page.site import PageSite
 from hpc_agent.server.requests import IncomingRequest
-from hpc_agent.server.store.connection import ReadTooLongError
 from hpc_agent.server.uploads import Receiver, Uploads
 from hpc_agent.wire.error_kinds import BODY_TOO_LARGE, COMPRESSED_BODY
 
 LARGEST_BODY = 32 * 1024 * 1024
 """Twice what clients send at most (docs/internals/clearml-protocol.md#method-and-body)."""
 _DRAINED = 4 * LARGEST_BODY
+_BATCH_THREADS = 3
+"""One reads a batch while another waits for its turn at the database."""
 
 _FILE_HEADERS = {
     # A task may have uploaded a hostile page: it is shown, but runs no script and does not belong to this origin.
@@ -34,13 +37,6 @@ _FILE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
 }
-
-_TASK_LINKS = tuple(
-    f"/{section}/{{project}}/{{kind}}/{{task}}{tab}"
-    # The links that clients print (docs/internals/clearml-protocol.md#links): every tab is the same page.
-    for section in ("projects", "pipelines", "datasets/simple")
-    for tab in ("", "/{tab:path}")
-)
 
 
 @dataclass(frozen=True)
@@ -51,16 +47,15 @@ class Parts:
     authenticator: Authenticator
     uploads: Uploads
     file_access: FileAccess
-    pages: Pages
+    site: PageSite
 
 
 def build(parts: Parts) -> Starlette:
     """The ASGI application."""
-    api, files, pages = _Api(parts), _Files(parts), _Site(parts)
+    api, files = _Api(parts), _Files(parts)
     return Starlette(
         routes=[
-            Route("/", pages.index, methods=["GET"]),
-            *(Route(path, pages.task, methods=["GET"]) for path in _TASK_LINKS),
+            *page_routes(parts.site),
             Route("/files", files.upload, methods=["POST"]),
             Route("/files/", files.upload, methods=["POST"]),
             Route("/files", files.ping, methods=["GET"]),
@@ -107,9 +102,13 @@ async def _drain(request: Request) -> None:
 class _Api:
     def __init__(self, parts: Parts) -> None:
         self._dispatcher = parts.dispatcher
+        self._site = parts.site
+        self._batch_threads = asyncio.Semaphore(_BATCH_THREADS)
 
     async def call(self, request: Request) -> Response:
         named = parse_path(request.scope["path"])
+        if named is None and request.method == "GET" and self._site.wants_page(request):
+            return self._site.not_found(request)
         incoming = IncomingRequest(named[0] if named else request.scope["path"], named[1] if named else "")
         try:
             # Before the body is read: strangers get none of our memory.
@@ -123,7 +122,11 @@ class _Api:
         except ApiFault as fault:
             await _drain(request)
             return _answer(refusal(incoming, fault))
-        return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+        if admitted.endpoint.request is not Batch:
+            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+        # A flood of events leaves the other threads to the other calls.
+        async with self._batch_threads:
+            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
 
     async def _read(self, request: Request, named: IncomingRequest) -> IncomingRequest:
         headers = request.headers
@@ -158,13 +161,14 @@ def _answer(outgoing: Outgoing) -> Response:
 
 
 class _Files:
-    """The file server. Who reads needs the key pair or a token too: other users of this machine reach its ports, and
-    the SDK sends its token with every request to the ``files_server`` of its configuration."""
+    """The file server. Who reads needs the key pair, a token or a browser's session too: other users of this machine
+    reach its ports, and the SDK sends its token with every request to the ``files_server`` of its configuration."""
 
     def __init__(self, parts: Parts) -> None:
         self._uploads = parts.uploads
         self._access = parts.file_access
         self._authenticator = parts.authenticator
+        self._site = parts.site
 
     async def ping(self, request: Request) -> Response:
         return PlainTextResponse("OK")
@@ -188,9 +192,11 @@ class _Files:
     async def download(self, request: Request) -> Response:
         name = request.path_params["path"]
         try:
-            await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
+            await run_in_threadpool(self._site.check_reader, request)
             path = await run_in_threadpool(self._uploads.existing, name)
         except ApiFault as fault:
+            if fault.kind.code == 401 and self._site.wants_page(request):
+                return self._site.to_login(request)
             return _refused(fault)
         attachment = "attachment" if "download" in request.query_params else "inline"
         return FileResponse(path, headers=_FILE_HEADERS, filename=path.name, content_disposition_type=attachment)
@@ -206,29 +212,6 @@ class _Files:
 
 
 def _refused(fault: ApiFault) -> Response:
-    """A sentence; a browser that is not let in asks its user for the key pair."""
+    """A sentence; programs such as curl and wget are asked for the key pair."""
     headers = {"WWW-Authenticate": 'Basic realm="hpc-agent", charset="UTF-8"'} if fault.kind.code == 401 else None
     return PlainTextResponse(f"{fault}\n", fault.kind.code, headers=headers)
-
-
-class _Site:
-    def __init__(self, parts: Parts) -> None:
-        self._pages = parts.pages
-        self._authenticator = parts.authenticator
-
-    async def index(self, request: Request) -> Response:
-        return await self._show(request, lambda: self._pages.index(request.query_params.get("page", "0")))
-
-    async def task(self, request: Request) -> Response:
-        before = request.query_params.get("before", "")
-        return await self._show(request, lambda: self._pages.task(request.path_params["task"], before))
-
-    async def _show(self, request: Request, page: Callable[[], Iterator[str]]) -> Response:
-        try:
-            await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
-            pieces = await run_in_threadpool(page)
-            return StreamingResponse(pieces, media_type="text/html", headers=PAGE_HEADERS)
-        except ApiFault as fault:
-            return _refused(fault)
-        except ReadTooLongError as error:
-            return _refused(invalid(f"the page cannot be made, {error}"))

@@ -10,6 +10,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Call, Endpoint
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authentication import AuthenticatedCaller
+from hpc_agent.server.event_batch import EventBatch
 from hpc_agent.server.roles import PERMISSIONS, OwnerKind, Permission, Scope, Target
 from hpc_agent.server.store import key_store
 from hpc_agent.server.store import query as q
@@ -102,10 +103,9 @@ def _not_own(call: Call, name: str, kind: OwnerKind, foreign: str) -> ApiFault:
 def _named(target: Target, request: object) -> Iterable[tuple[OwnerKind, Sequence[str]]]:
     """The ids that the request has in the target's field, by what they are ids of."""
     if target.kind is OwnerKind.EVENTS:
-        batch = [event for event in (request if isinstance(request, list) else [request]) if isinstance(event, dict)]
-        ids = sorted({str(event["task"]) for event in batch if event.get("task")})
-        # Looked up as both: an event names its kind itself, in more than one spelling.
-        yield from ((OwnerKind.TASK, ids), (OwnerKind.MODEL, ids))
+        assert isinstance(request, EventBatch)
+        # Looked up as both: an event names its kind itself.
+        yield from ((OwnerKind.TASK, request.ids), (OwnerKind.MODEL, request.ids))
         return
     value: Any = request.get(target.field) if isinstance(request, dict) else getattr(request, target.field)
     if value:

@@ -26,6 +26,8 @@ from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
+_NO_CALLER = AuthenticatedCaller("", "")
+
 log = EventLog("server")
 
 
@@ -63,6 +65,8 @@ class Dispatcher:
         endpoint = self._endpoints.get(action)
         if endpoint is None:
             raise ApiFault(UNKNOWN_ACTION, action)
+        if endpoint.public:
+            return Admitted(endpoint, _NO_CALLER)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
         caller = check(authorization)
         if impersonate:
@@ -72,25 +76,50 @@ class Dispatcher:
     def answer(self, incoming: IncomingRequest, admitted: Admitted) -> Outgoing:
         """Never raises: every error is answered in an envelope."""
         try:
-            return _outgoing(incoming, self._act(incoming, admitted))
+            return _outgoing(incoming, self._checked(incoming, admitted))
         except ApiFault as fault:
             return refusal(incoming, fault)
-        except msgspec.ValidationError as error:
-            return refusal(incoming, validation_fault(error))
-        except ReadTooLongError as error:
-            narrower = "narrow it with more filters, page_size or only_fields"
-            return refusal(incoming, invalid(f"too much for one call, {error}; {narrower}"))
-        except FieldTooLargeError as error:
-            return refusal(incoming, invalid(str(error)))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
             log.error("call.failed", trace=True, action=incoming.action)
             return refusal(
                 incoming, ApiFault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)")
             )
 
+    def call(self, action: str, caller: AuthenticatedCaller, fields: Mapping[str, object]) -> Answer:
+        """One action for the web page, checked as a call over HTTP is.
+
+        Raises:
+            ApiFault: as the API answers it.
+        """
+        endpoint = self._endpoints.get(action)
+        if endpoint is None:
+            raise ApiFault(UNKNOWN_ACTION, action)
+        return self._checked(IncomingRequest(action, body=msgspec.json.encode(fields)), Admitted(endpoint, caller))
+
+    def read(self) -> AbstractContextManager[StoreSession]:
+        """A reading transaction for the web page: what every user may see, and no action answers in this form."""
+        return self._store.read()
+
+    def _checked(self, incoming: IncomingRequest, admitted: Admitted) -> Answer:
+        """
+        Raises:
+            ApiFault: for every error that the client can cause.
+        """
+        try:
+            return self._act(incoming, admitted)
+        except msgspec.ValidationError as error:
+            raise validation_fault(error) from None
+        except ReadTooLongError as error:
+            narrower = "narrow it with more filters, page_size or only_fields"
+            raise invalid(f"too much for one call, {error}; {narrower}") from error
+        except FieldTooLargeError as error:
+            raise invalid(str(error)) from None
+
     def _act(self, incoming: IncomingRequest, admitted: Admitted) -> Answer:
         endpoint = admitted.endpoint
         request = typed(incoming, endpoint)
+        if endpoint.prepare:
+            request = endpoint.prepare(request, incoming.worker, self._clock.now())
         with self._transaction(endpoint.access) as db:
             call = Call(db, self._clock.now(), admitted.identity, self._authenticator, incoming.ip, incoming.worker)
             authorization.check(call, endpoint, request)

@@ -69,6 +69,6 @@ def write_conf(path: Path, url: str, owner: Owner) -> None:
         owner.access_key,
         owner.secret_key,
         f"Written by `hpc-agent server` at every start. Use it with:  export CLEARML_CONFIG_FILE={path}",
-        "In a browser the access_key is the user, the secret_key the password.",
+        "In a browser, log in with the access_key and the secret_key.",
     )
     write_atomic(path, text.encode(), mode=0o600)

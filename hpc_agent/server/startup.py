@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -28,11 +29,14 @@ from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
-from hpc_agent.server.pages import Pages
+from hpc_agent.server.page.login_sessions import Sessions
+from hpc_agent.server.page.site import PageSite
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
+from hpc_agent.server.services.queues import ensure_default_queue
 from hpc_agent.server.store.connection import DocumentStore
+from hpc_agent.server.store.schema import DATABASE
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
 
@@ -53,6 +57,8 @@ class ServerOptions:
     uploads: UploadLimits
     certificate: CertificateFiles | None = None
     """For HTTPS; without it the server uses HTTP."""
+    keep_events: timedelta | None = None
+    """How long ended tasks keep what they reported; None: forever."""
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
 
@@ -86,20 +92,22 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
             owner_credentials.write_conf(conf, url, owner)
         except OSError as error:
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
-        store = DocumentStore(folder / "server.db")
+        store = DocumentStore(folder / DATABASE)
         try:
             identity = AuthenticatedCaller(owner.user, user_name())
             with store.write() as db:
                 moment = Transaction(db, clock.now())
                 store_administrator(moment, identity)
                 replace_own_key_pair(moment, owner.user, owner.access_key, owner.secret_key)
+                ensure_default_queue(moment, {"user": owner.user, "company": identity.company})
             authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             uploads = Uploads(folder, options.uploads)
-            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), Pages(store)))
+            site = PageSite(dispatcher, authenticator, Sessions(store, authenticator, clock), uploads, clock)
+            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), site))
             limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
             server = HttpServer(_configuration(app), listener, limits, tls)
-            with Watchdog(store, clock), _ended_by_signals(server):
+            with Watchdog(store, clock, options.keep_events), _ended_by_signals(server):
                 announce(Listening(url, conf, private=tls is not None or _is_loopback(listener)))
                 server.run()
         finally:

@@ -1,4 +1,4 @@
-"""Watchdog thread: stops silent tasks, removes silent workers and keys of ended tasks.
+"""Watchdog thread: stops silent tasks, removes silent workers, keys of ended tasks and old events.
 
 See docs/internals/clearml-protocol.md#watchdog.
 """
@@ -16,9 +16,11 @@ from hpc_agent.server.services.auth import delete_ended_keys
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q
+from hpc_agent.server.store import usage_history
 from hpc_agent.server.store.connection import DocumentStore
-from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.documents import queues, tasks
 from hpc_agent.server.store.query import Query
+from hpc_agent.server.store.retention import forget_old_events
 
 SILENT_AFTER = timedelta(seconds=7200)
 MESSAGE = "Forced stop (non-responsive)"
@@ -50,15 +52,21 @@ def sweep(store: DocumentStore, now: datetime) -> list[str]:
             )
         forget_expired(db, now)
         delete_ended_keys(at)
+        moment = int(now.timestamp() * 1000)
+        for queue in queues.find(db, Query(fields=("id",))):
+            usage_history.add_queue_length(db, queue["id"], moment, at.time)
+        usage_history.forget(db, moment - usage_history.KEPT_MS)
     return stopped
 
 
 class Watchdog:
     """Sweeps once a minute in a thread, until stopped. Use as a context manager."""
 
-    def __init__(self, store: DocumentStore, clock: Clock) -> None:
+    def __init__(self, store: DocumentStore, clock: Clock, keep_events: timedelta | None = None) -> None:
+        """``keep_events``: how long ended tasks keep their events; None: forever."""
         self._store = store
         self._clock = clock
+        self._keep_events = keep_events
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -75,6 +83,8 @@ class Watchdog:
             try:
                 for task in sweep(self._store, self._clock.now()):
                     log.warning("task.stopped_as_silent", task=task)
+                if self._keep_events is not None:
+                    forget_old_events(self._store, self._clock.now(), self._keep_events, self._over.is_set)
                 self._store.fold()
             except Exception:  # noqa: BLE001 - the top of a loop that must go on
                 log.error("watchdog.failed", trace=True)

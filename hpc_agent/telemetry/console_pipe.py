@@ -44,6 +44,7 @@ class ConsolePipe:
         self._pending: deque[bytes] = deque()
         self._lock = threading.Lock()
         self._troubles = os.memfd_create("console-troubles")
+        self._progress = os.memfd_create("console-progress")
         self._finishing = threading.Event()
         self._ended = threading.Event()
         self._complete = False
@@ -79,8 +80,21 @@ class ConsolePipe:
 
     @property
     def empty(self) -> bool:
-        """Whether the writer has read all that was printed so far."""
-        return struct.unpack("i", fcntl.ioctl(self._output, termios.FIONREAD, bytes(4))) == (0,)
+        """Whether the writer has read all that was printed so far, and none of it waits."""
+        unread = struct.unpack("i", fcntl.ioctl(self._output, termios.FIONREAD, bytes(4)))
+        return unread == (0,) and self._written()[1] == 0
+
+    @property
+    def size(self) -> int:
+        """Of the file after the writer's last write; 0 before its first."""
+        return self._written()[0]
+
+    def _written(self) -> tuple[int, int]:
+        progress = os.pread(self._progress, console_writer.PROGRESS.size, 0)
+        if len(progress) < console_writer.PROGRESS.size:
+            return 0, 0
+        stored, waiting = console_writer.PROGRESS.unpack(progress)
+        return stored, waiting
 
     @property
     def closed(self) -> bool:
@@ -102,7 +116,7 @@ class ConsolePipe:
 
     def _start(self) -> Helper:
         program = [sys.executable, "-I", "-S", console_writer.__file__, str(self._file), self._mark]
-        return Helper(program, stdin=self._output, stderr=self._troubles)
+        return Helper(program, stdin=self._output, stdout=self._progress, stderr=self._troubles)
 
     def _keep(self) -> None:
         """Start another writer where one was killed; what it had read and not written is lost."""

@@ -5,7 +5,8 @@
 Standard input is the pipe that the task's process prints to. With this process in between the task never meets an error
 of the file system (an appending write on NFS fails for good after its client's lease was lost), nor waits for one that
 stalls: up to ``LIMIT`` bytes wait here. It outlives the agent: what a task printed before its agent was killed is on
-disk anyway. Stderr is a file in memory that takes what the file system refused with.
+disk anyway. Stderr is a file in memory that takes what the file system refused with, stdout one that says how much is
+on disk and how much waits (``PROGRESS``), so that the agent need not ask the file system.
 
 The agent writes its own lines into the same pipe, each after ``MARK``, so that they are in order with the output. The
 program ends when no process can print any more, or at the agent's ``FINISH``.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import sys
 import threading
 from collections import deque
@@ -25,6 +27,10 @@ FINISH = b"\x04"
 REFUSED = b"refused: "
 """Begins a line on stderr; the file system's error follows."""
 LIMIT = 64 << 20
+PROGRESS = struct.Struct("=qq")
+"""On stdout: the size of the file, and the bytes that were read from the pipe and are not in it yet."""
+WRITE_INTERVAL_S = 0.3
+"""A shared file system gets what comes within this as one write. The first line after a pause is written at once."""
 _BLOCK = 1 << 20
 _LONGEST_PAUSE_S = 5.0
 _TRIES_AT_THE_END = 8
@@ -52,6 +58,7 @@ class Storage:
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._lost = 0
+        self._stored = 0
         self._error = ""
         self._fails = False
         self._closed = False
@@ -79,6 +86,7 @@ class Storage:
             self._at_line_start = piece.endswith(b"\n")
             self._pieces.append(piece)
             self._size += len(piece)
+            _report_progress(self._stored, self._size)
             self._changed.notify_all()
 
     def close(self) -> bool:
@@ -97,7 +105,8 @@ class Storage:
 
     def _run(self) -> None:
         while (piece := self._next()) and self._write(piece):
-            pass
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._size >= _BLOCK, WRITE_INTERVAL_S)
 
     def _next(self) -> bytes:
         with self._changed:
@@ -116,14 +125,16 @@ class Storage:
                 if self._file < 0:
                     self._file = _open(self._path)
                 # Not where we left off: a console that was emptied meanwhile would begin with as many NULs.
-                os.lseek(self._file, 0, os.SEEK_END)
-                view = view[os.write(self._file, view) :]
+                end = os.lseek(self._file, 0, os.SEEK_END)
+                written = os.write(self._file, view)
+                self._stored, view = end + written, view[written:]
             except OSError as error:
                 if not self._wait(error, tries):
                     return False
                 tries += 1
         with self._changed:
             self._size -= len(piece)
+            _report_progress(self._stored, self._size)
             self._fails = False
             self._changed.notify_all()
         return True
@@ -176,6 +187,11 @@ def _ends_a_line(path: str) -> bool:
         return True
     finally:
         _close(file)
+
+
+def _report_progress(stored: int, waiting: int) -> None:
+    with contextlib.suppress(OSError):
+        os.pwrite(1, PROGRESS.pack(stored, waiting), 0)
 
 
 def _report(message: str) -> None:

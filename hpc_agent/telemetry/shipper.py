@@ -18,16 +18,23 @@ from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, HpcAgentError, ServerUnreachableError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE, Budget
-from hpc_agent.telemetry.spool import Batch, Checkpoint, ConsoleChunk, Spool, cut, text_of
+from hpc_agent.telemetry.checkpoint import Batch, Checkpoint
+from hpc_agent.telemetry.spool import ConsoleChunk, Spool, cut, text_of
 from hpc_agent.wire.error_kinds import BODY_TOO_LARGE
 from hpc_agent.wire.event import MAX_MESSAGE_BYTES, log_event, sent_bytes
 
 log = EventLog("shipper")
 
 INTERVAL_S = 0.5
-"""A line is readable on the server within this and one request."""
+"""After a pause a line is readable on the server within this and one request."""
+BUSY_INTERVAL_S = 1.0
+"""The same for lines that follow others: each batch costs the shared file system six operations or so."""
+UNWRITTEN_S = 5.0
+"""How long the checkpoint of a batch that was taken may wait for the next one's. A process that dies meanwhile costs
+its successor a question to the server."""
 PARTIAL_INTERVAL_S = 10.0
 """How often a progress bar that ends no line is shown."""
+_OURS_FOR_S = 0.3
 BATCH_BYTES = 256 * 1024
 """One request as it is sent. Proxies before servers refuse 1 MiB (nginx's default), some much less."""
 SMALLEST_BYTES = 2048
@@ -49,12 +56,17 @@ def _always() -> bool:
     return True
 
 
+def _unknown() -> None:
+    return None
+
+
 class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
 
     ``ours`` is asked before each request: once it is false, another run has the console, and nothing more is sent.
     ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a user's own, which may be
-    emptied and begun again; then it is sent from its new beginning.
+    emptied and begun again; then it is sent from its new beginning. ``size``: of the console file, as far as that is
+    known without asking the file system, which is asked all the time where it is not.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class Shipper:
         earlier: Sequence[Spool] = (),
         rewritable: bool = False,
         interval: float = INTERVAL_S,
+        size: Callable[[], int | None] = _unknown,
     ) -> None:
         """``interval``: seconds between two looks for new lines."""
         self._spools = [*earlier, spool]
@@ -75,8 +88,11 @@ class Shipper:
         self._events = events
         self._clock = clock
         self._ours = ours
+        self._ours_at = float("-inf")
+        """When it was last asked for this batch, if the answer was yes."""
         self._rewritable = rewritable
         self._interval = interval
+        self._size = size
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._partial_at = clock.monotonic()
@@ -87,7 +103,10 @@ class Shipper:
 
     def _open(self, spool: Spool) -> None:
         self._spool = spool
+        self._read = (0, b"")
+        """The offset of what was read last, and the bytes."""
         self._mark = self._written = spool.mark()
+        self._sent_at = self._clock.monotonic()
         self._doubtful_since: float | None = None
         if self._mark.sending is not None:
             # Its writer may have died before or after it was sent, at about the time of its timestamps.
@@ -129,18 +148,42 @@ class Shipper:
                 if self._clock.monotonic() + pause > deadline:
                     log.warning("console.not_sent", task=self._source.task, error=error)
                     return False
+            finally:
+                self._spool.close_mark()
             self._clock.sleep(pause)
             pause = min(pause * 2, budget.longest_pause)
 
     def _loop(self) -> None:
-        while not self._clock.wait(self._stop, self._interval):
+        interval, seen = self._interval, None
+        while not self._clock.wait(self._stop, interval):
+            size = self._size()
+            if size is not None and size == seen and not self._is_due():
+                interval = self._interval
+                continue
             try:
+                interval, seen = self._interval, None
                 while self._ship(final=False):
+                    interval = max(self._interval, BUSY_INTERVAL_S)
                     if self._stop.is_set():
                         return
+                    if self._has_all(size):
+                        break
+                seen = size
             except (HpcAgentError, OSError) as error:
                 log.warning("console.send_failed", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
+
+    def _has_all(self, size: int | None) -> bool:
+        return size is not None and self._spool is self._spools[-1] and self._mark.offset >= size
+
+    def _is_due(self) -> bool:
+        """Whether there is something to do though nothing was printed: a checkpoint to write, or a line without an end
+        to show."""
+        now = self._clock.monotonic()
+        if self._mark != self._written:
+            return now - self._sent_at > UNWRITTEN_S
+        offset, data = self._read
+        return offset + len(data) > self._mark.offset and now - self._partial_at > PARTIAL_INTERVAL_S
 
     def _ship(self, *, final: bool) -> bool:
         """Send one batch; False when there is nothing (more) to send, or when it is not ours to send.
@@ -148,18 +191,20 @@ class Shipper:
         Raises:
             HpcAgentError: it may or may not have been taken.
         """
+        self._ours_at = float("-inf")
         if self._rewritable and not self._spool.continues(self._mark):
             log.warning("console.truncated", task=self._source.task)
             self._mark = Checkpoint(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
         if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
             return self._open_next()
-        if not self._ours():
+        if not self._is_ours():
             return False
         batch = self._mark.sending
         assert batch is not None
         texts = self._without_stored(batch, self._texts(batch))
         if self._is_taken(texts, WorkerId(batch.worker) if batch.worker else self._source.worker):
             self._mark = Checkpoint(batch.ends[-1], batch.last_ms, before=self._checksum(batch.ends[-1]))
+            self._sent_at = self._clock.monotonic()
             self._last_ms = None if self._last_ms is None else max(self._last_ms, batch.last_ms)
         else:
             self._mark = msgspec.structs.replace(self._mark, sending=None)
@@ -176,10 +221,11 @@ class Shipper:
     def _next(self, final: bool) -> bool:
         """Write down what is sent next; False if there is nothing, or it is not ours."""
         ends = self._cut(final)
-        if (not ends and self._mark == self._written) or not self._ours():
+        if (not ends and self._mark == self._written) or not self._is_ours():
             return False
         if not ends:
-            self._write(self._mark)
+            if final or self._clock.monotonic() - self._sent_at > UNWRITTEN_S:
+                self._write(self._mark)
             return False
         now_ms = int(self._clock.now().timestamp() * 1000)
         # Each event gets a later stamp than the one before: the server shows them in that order.
@@ -187,6 +233,15 @@ class Shipper:
         batch = Batch(tuple(ends), max(after + 1, now_ms), self._source.worker)
         self._mark = msgspec.structs.replace(self._mark, sending=batch)
         self._write(self._mark)
+        return True
+
+    def _is_ours(self) -> bool:
+        """Not asked twice for one batch, unless the file system took its time."""
+        now = self._clock.monotonic()
+        if now - self._ours_at > _OURS_FOR_S:
+            if not self._ours():
+                return False
+            self._ours_at = now
         return True
 
     def _write(self, mark: Checkpoint) -> None:
@@ -206,6 +261,7 @@ class Shipper:
         """Where the events of the next batch end."""
         offset = self._mark.offset
         data = self._spool.read(offset, self._most)
+        self._read = offset, data
         last = final and len(data) < self._most
         partial = self._clock.monotonic() - self._partial_at > PARTIAL_INTERVAL_S
         longest = min(MAX_MESSAGE_BYTES, self._most)
@@ -240,11 +296,18 @@ class Shipper:
         texts = []
         begin = self._mark.offset
         for index, end in enumerate(batch.ends):
-            text = text_of(self._spool.read(begin, end - begin), collapse=self._source.collapse)
+            text = text_of(self._piece(begin, end), collapse=self._source.collapse)
             if text:
                 texts.append((batch.first_ms + index, text))
             begin = end
         return texts
+
+    def _piece(self, begin: int, end: int) -> bytes:
+        """Of the console: as it was just read, else from its file."""
+        offset, data = self._read
+        if offset <= begin and end <= offset + len(data):
+            return data[begin - offset : end - offset]
+        return self._spool.read(begin, end - begin)
 
     def _without_stored(self, batch: Batch, texts: list[tuple[int, str]]) -> list[tuple[int, str]]:
         if self._doubtful_since is None:

@@ -8,43 +8,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from hpc_agent.file_records import CorruptFileError, read_record, write_atomic
 from hpc_agent.logs import EventLog
+from hpc_agent.telemetry.checkpoint import Checkpoint, CheckpointFile
 
 log = EventLog("console")
 
 _CHECKED_BYTES = 64
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Events that are being sent: they end at these offsets, and are stamped ``first_ms``, ``first_ms + 1`` …
-
-    ``worker`` is theirs on the server, whichever process sends them again; empty in checkpoints of older versions.
-    """
-
-    ends: tuple[int, ...]
-    first_ms: int
-    worker: str = ""
-
-    @property
-    def last_ms(self) -> int:
-        return self.first_ms + len(self.ends) - 1
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """Checkpoint of what the server has of the console: ``offset`` bytes, the last event stamped ``timestamp_ms``.
-
-    ``sending`` is written before it is sent. Found later, it may or may not have arrived; sent again it is the same
-    events with the same stamps, so that the server can be asked for them.
-    """
-
-    offset: int = 0
-    timestamp_ms: int = 0
-    sending: Batch | None = None
-    before: str = ""
-    """Checksum of the last bytes before ``offset``, where the file may be emptied; see ``Spool.continues``."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +29,7 @@ class Spool:
 
     def __init__(self, console: Path, mark: Path) -> None:
         self._path = console
-        self._mark_path = mark
+        self._checkpoints = CheckpointFile(mark)
         self._file: int | None = None
         self._full = False
         self._unmarked = False
@@ -107,20 +76,21 @@ class Spool:
             return 0
 
     def mark(self) -> Checkpoint:
-        try:
-            return read_record(self._mark_path, Checkpoint) or Checkpoint()
-        except (CorruptFileError, OSError):
-            # Sending some lines twice is better than never sending the rest.
-            return Checkpoint()
+        """The last one; an empty one where there is none that can be read."""
+        return self._checkpoints.read()
 
     def remember(self, mark: Checkpoint) -> None:
         """Write the checkpoint. Where that fails, it is logged once, and the next sender sends again."""
         try:
-            write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
+            self._checkpoints.write(mark)
         except OSError as error:
             if not self._unmarked:
-                log.error("console.mark_not_written", file=self._mark_path, error=error.strerror)
+                log.error("console.mark_not_written", file=self._checkpoints.path, error=error.strerror)
             self._unmarked = True
+
+    def close_mark(self) -> None:
+        """Nothing is to be remembered for now."""
+        self._checkpoints.close()
 
     def read(self, offset: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``offset``: from the file that is written, though its name may be gone."""
@@ -159,6 +129,7 @@ class Spool:
             return 0
 
     def close(self) -> None:
+        self.close_mark()
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -10,33 +10,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hpc_agent.clock import Clock
 from hpc_agent.logs import EventLog
 
 log = EventLog("usage")
 
 _MB = 1024 * 1024
+_FIRST_S = 0.1
 _GIVE_UP_AFTER = 3
 """Failed readings after which the driver is not asked again."""
 
 
 class UsageReader:
-    """Reader of this machine's usage. Rates are means since the reading before, so the first reading has none."""
+    """Reader of this machine's usage. Rates are means since the reading before, so the first reading has none; its CPU
+    usage is measured for a moment."""
 
     def __init__(self, clock: Clock, gpus: GpuReader, disk: Path | None = None) -> None:
         self._clock = clock
         self._gpus = gpus
         self._disk = disk or Path.home()
         self._last: tuple[float, dict[str, float]] | None = None
-        psutil.cpu_percent(None)  # starts the interval that the first reading is the mean of
 
     def read(self) -> dict[str, Any]:
         """One ``machine_stats`` object; what the machine does not tell is left out."""
+        import psutil  # no job's process waits for it
+
         memory = psutil.virtual_memory()
         stats: dict[str, Any] = {
-            "cpu_usage": [psutil.cpu_percent(None)],
+            "cpu_usage": [psutil.cpu_percent(None if self._last else _FIRST_S)],
             "memory_used": round((memory.total - memory.available) / _MB, 3),
             "memory_free": round(memory.available / _MB, 3),
         }
@@ -48,6 +49,8 @@ class UsageReader:
 
     def _rates(self) -> dict[str, float]:
         """MB/s since the last reading."""
+        import psutil
+
         now = self._clock.monotonic()
         counts: dict[str, float] = {}
         network = psutil.net_io_counters()

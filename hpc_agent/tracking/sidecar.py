@@ -29,8 +29,9 @@ from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
+from hpc_agent.telemetry.checkpoint import Checkpoint
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
-from hpc_agent.telemetry.spool import Checkpoint, Spool
+from hpc_agent.telemetry.spool import Spool
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 from hpc_agent.tracking.task_start import StartReport, job_id, start_task
 from hpc_agent.tracking.tracked_records import (

@@ -68,6 +68,10 @@ class CorruptTaskError(InputError):
     """A task object from the server that does not have ClearML's types."""
 
 
+TASK_FIELDS = _WireTask.__struct_fields__
+"""What ``task_from_wire`` reads of a task."""
+
+
 def task_from_wire(data: object) -> Task:
     """The task that a ``tasks.get_by_id`` or ``tasks.get_all`` answer holds. Missing and null fields are empty.
 

@@ -9,7 +9,7 @@ from typing import Any
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript
-from hpc_agent.wire.task_fields import section
+from hpc_agent.wire.task_fields import TASK_FIELDS, section
 from hpc_agent.wire.task_state import HOST, JOB_ID, STATE_FIELDS
 
 DEFAULT_BINARY = "python"
@@ -23,9 +23,14 @@ def states_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
     return {"id": list(tasks), "only_fields": list(STATE_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
 
 
-def users_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
-    """``tasks.get_all``: the users of at most ``PAGE_SIZE`` tasks."""
-    return {"id": list(tasks), "only_fields": ["id", "user"], "search_hidden": True, **_page(PAGE_SIZE)}
+def tasks_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """``tasks.get_all``: at most ``PAGE_SIZE`` tasks, with all that ``task_from_wire`` reads."""
+    return {"id": list(tasks), "only_fields": list(TASK_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
+
+
+def owners_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """``tasks.get_all``: the users and projects of at most ``PAGE_SIZE`` tasks."""
+    return {"id": list(tasks), "only_fields": ["id", "user", "project"], "search_hidden": True, **_page(PAGE_SIZE)}
 
 
 def named_query(name: str) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.settings import AllSettings, HpcSettings
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
+from hpc_agent.domain.ids import AttemptId, TaskId, WorkerId
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.file_records import ensure_directory, user_scratch_dir
 from hpc_agent.lease import Lease
@@ -108,10 +107,8 @@ def _job_config(root: Path) -> None:
     share_job_config(_configuration(), ensure_directory(root / "hpc" / "daemons", mode=0o700))
 
 
-def _unsettled(root: Path) -> None:
-    unsettled = OpenAttemptIndex(root / "hpc" / "unsettled", [QueueId("b" * 32)], SYSTEM)
-    unsettled.load()
-    unsettled.save([ATTEMPT])
+def _open_attempts(root: Path) -> None:
+    RunsFolder(root / "hpc" / "runs").open_attempts.mark_complete()
 
 
 def _tracked_job(root: Path) -> None:
@@ -143,7 +140,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "notes of a daemon": _notes,
     "a daemon's record": _daemon,
     "the configuration of jobs": _job_config,
-    "the list of open attempts": _unsettled,
+    "the list of open attempts": _open_attempts,
     "a tracked job": _tracked_job,
     "a local job": _local_job,
     "a lease": _lease,
@@ -206,7 +203,7 @@ _ATTEMPTS = {"renamed": _replace, "filled": _fill, "written to": _overwrite, "re
 
 # ---------------------------------------------------------------- what another user has made first
 
-PARTS = ("", "runs", "daemons", "unsettled", "sbatch", "local")
+PARTS = ("", "runs", "daemons", "sbatch", "local")
 MODES = (0o777, 0o775, 0o755, 0o1777, 0o2775)
 
 

@@ -6,21 +6,27 @@ import argparse
 import contextlib
 import json
 import os
+import queue
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.load import load
+from hpc_agent.config.job_config import write_job_config
+from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.settings import PackageSettings
+from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.envs import env_lock, interpreter
@@ -29,11 +35,22 @@ from hpc_agent.envs.builder import installer_for
 from hpc_agent.envs.env_request import request_for_file
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.installers import InstallContext, InstallerRunner
-from hpc_agent.file_records import remove_tree
+from hpc_agent.file_records import remove_tree, write_record
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.staging import TaskStager
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
 SCRIPT = "import time\nprint('FIRST', time.time(), flush=True)\n"
 JOBS = 50
+BOUNDS = {
+    "seconds above bare from launch, environment on the node": 0.25,
+    "seconds above bare from launch, environment in the shared cache": 0.7,
+    "round trips in a row before the process starts": 4.0,
+    "requests of a job without console and metrics": 10.0,
+}
+DELAY_S = 0.2
+"""Of each answer, to see how many of them are waited for one after the other."""
+_CONSOLE_AND_METRICS = ("events.", "tasks.edit_hyper_params", "tasks.ping")
 
 
 def say(line: str) -> None:
@@ -66,7 +83,8 @@ class Bench:
             f'agent {{ venvs_dir: "{self.folder}/agent/venvs", venvs_cache {{ path: "{self.folder}/agent/cache", '
             f'free_space_threshold_gb: 0 }}, vcs_cache.path: "{self.folder}/agent/vcs" }}\n'
         )
-        self.client = Client(load(conf, {}).settings.api)
+        self.configuration = load(conf, {})
+        self.client = Client(self.configuration.settings.api)
         self.queue = self.client.queues.resolve("bench", create=True)
         try:
             yield
@@ -98,11 +116,18 @@ class Bench:
             self.client.tasks.enqueue(task, self.queue)
         return task
 
-    def first_line(self, argv: list[str], task: TaskId | None = None) -> tuple[float, float]:
+    def first_line(
+        self,
+        argv: list[str],
+        task: TaskId | None = None,
+        variables: Mapping[str, str] = {},
+        console: Path | None = None,
+    ) -> tuple[float, float]:
         """Seconds from launch to the script's first line, and from the claim (the server's record of the start)."""
         began = time.time()
-        answer = subprocess.run(argv, env=self.env, capture_output=True, text=True, cwd=self.folder)
-        match = re.search(r"FIRST ([0-9.]+)", answer.stdout)
+        env = {**self.env, **variables}
+        answer = subprocess.run(argv, env=env, capture_output=True, text=True, cwd=self.folder)
+        match = re.search(r"FIRST ([0-9.]+)", console.read_text() if console else answer.stdout)
         if match is None:
             raise SystemExit(f"{argv[0]} did not run the script:\n{answer.stdout}\n{answer.stderr}")
         first = float(match[1])
@@ -112,10 +137,21 @@ class Bench:
         claimed = started if started.tzinfo else started.replace(tzinfo=timezone.utc)
         return first - began, first - claimed.timestamp()
 
-    def ours(self) -> tuple[float, float]:
+    def ours(self, api_server: str = "") -> tuple[float, float]:
+        """As a job of a daemon, which has staged the task and written the job's configuration."""
         task = self.task(enqueue=True)
+        [held] = self.client.queues.get_many([self.queue])
+        [entry] = held.entries
+        hpc = self.configuration.settings.hpc
+        directory = RunsFolder(hpc.runs).of(attempt_for("bench", held.id, task, entry.added)).create()
+        staged = TaskStager(self.configuration.settings, SYSTEM).find(self.client.tasks.get(task))
+        write_record(directory.stage, staged)
+        config = self.folder / "job.conf"
+        write_job_config(self.configuration, config, {"api.api_server": api_server} if api_server else {})
+        variables = {"HPC_AGENT_RUN_DIR": str(directory.path), "CLEARML_CONFIG_FILE": str(config)}
         flags = ["--id", task, "--require-queue", "--standalone-mode"]
-        return self.first_line([sys.executable, "-m", "hpc_agent", "execute", *flags], task)
+        argv = [sys.executable, "-m", "hpc_agent", "execute", *flags]
+        return self.first_line(argv, task, variables, directory.console().text)
 
     def reference(self) -> tuple[float, float]:
         task = self.task(enqueue=False)
@@ -160,6 +196,73 @@ def start_up(bench: Bench, rounds: int) -> dict[str, object]:
         found[f"{moment}_above_bare"] = above
         found[f"{moment}_times_less_than_clearml-agent"] = times
     return found
+
+
+def round_trips(bench: Bench, rounds: int) -> dict[str, object]:
+    """Answers that a job waits for one after the other, and requests that it makes in all."""
+    request = request_for_file("\n".join(bench.packages))
+    bench.store(bench.cache, bench.scratch).stage(request, say)
+    bench.ours()
+    stats = bench.configuration.settings.hpc.root / "stats"
+    before = _requests(stats)
+    times: dict[float, list[float]] = {0.0: [], DELAY_S: []}
+    for number in range(rounds):
+        say(f"Round trips, round {number + 1} of {rounds}")
+        for delay, seconds in times.items():
+            with delayed(bench.configuration, delay) as server:
+                seconds.append(bench.ours(server)[0])
+    direct, late = (statistics.median(seconds) for seconds in times.values())
+    return {
+        "in a row before the process starts": round((late - direct) / DELAY_S, 1),
+        "requests of a job": round((_requests(stats) - before) / (2 * rounds), 1),
+    }
+
+
+def _requests(stats: Path) -> int:
+    """Requests of ``execute`` so far, without those of console and metrics, and the looks at the status."""
+    counts = [json.loads(path.read_text())["programs"].get("execute", {}) for path in stats.glob("*.json")]
+    made = [pair for found in counts for pair in found.get("server", {}).items()]
+    return sum(number for name, number in made if not name.startswith(_CONSOLE_AND_METRICS))
+
+
+@contextlib.contextmanager
+def delayed(configuration: Configuration, seconds: float) -> Iterator[str]:
+    """Address of a relay to the server whose answers come so much later."""
+    host, _, port = configuration.settings.api.api_server.removeprefix("http://").partition(":")
+
+    def copy(source: socket.socket, target: socket.socket, pause: float) -> None:
+        # Each piece by its own time: head and body of an answer come as two, and are late by the same.
+        pieces: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+        threading.Thread(target=send, args=(pieces, target), daemon=True).start()
+        data = b"-"
+        while data:
+            try:
+                data = source.recv(1 << 20)
+            except OSError:
+                data = b""
+            pieces.put((time.monotonic() + pause, data))
+
+    def send(pieces: queue.SimpleQueue[tuple[float, bytes]], target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            due, data = pieces.get()
+            while data:
+                time.sleep(max(due - time.monotonic(), 0.0))
+                target.sendall(data)
+                due, data = pieces.get()
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((host, int(port)))
+                for source, target, pause in ((client, server, 0.0), (server, client, seconds)):
+                    threading.Thread(target=copy, args=(source, target, pause), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
@@ -300,11 +403,12 @@ def show(name: str, found: dict[str, object], indent: str = "") -> None:
             print(f"{indent}  {key:<40} {value}")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="Benchmark of environments.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--packages", nargs="+", default=list(PACKAGES))
-    parser.add_argument("--only", choices=["start-up", "cold-build", "many", "operations"], action="append")
+    names = ["start-up", "round-trips", "cold-build", "many", "operations"]
+    parser.add_argument("--only", choices=names, action="append")
     parser.add_argument("--folder", type=Path, help="where everything lies; memory-backed by default")
     parser.add_argument("--json", type=Path, default=Path("bench-envs.json"))
     options = parser.parse_args()
@@ -314,6 +418,7 @@ def main() -> None:
     bench = Bench(folder, Path(os.environ["HPC_AGENT_PEERS"]), tuple(options.packages))
     parts: dict[str, Callable[[], dict[str, object]]] = {
         "start-up": lambda: start_up(bench, options.rounds),
+        "round-trips": lambda: round_trips(bench, options.rounds),
         "cold-build": lambda: cold_build(bench, max(3, options.rounds // 2)),
         "many": lambda: many_at_once(bench),
         "operations": lambda: operations(bench),
@@ -324,11 +429,33 @@ def main() -> None:
     finally:
         remove_tree(folder)
     machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "packages": list(bench.packages)}
-    options.json.write_text(json.dumps({"machine": machine, **found}, indent=2) + "\n")
+    reached = goals(found)
+    options.json.write_text(json.dumps({"machine": machine, "goals": reached, **found}, indent=2) + "\n")
     for name, values in found.items():
         show(name, values)
+    for goal in reached:
+        print(f"{goal['name']:<70} {goal['value']:>7}   at most {goal['bound']:g}")
     print(f"written to {options.json}")
+    return 0 if all(goal["met"] for goal in reached) else 1
+
+
+def goals(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Goals of the parts that were run."""
+    above = found.get("start-up", {}).get("launch_to_first_line_above_bare", {})
+    trips = found.get("round-trips", {})
+    values = [
+        above.get("ready"),
+        above.get("shared"),
+        trips.get("in a row before the process starts"),
+        trips.get("requests of a job"),
+    ]
+    pairs = zip(BOUNDS.items(), values, strict=True)
+    return [
+        {"name": name, "value": value, "bound": bound, "met": value <= bound}
+        for (name, bound), value in pairs
+        if value is not None
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -175,6 +175,7 @@ def install(point: CrashPoint) -> None:
     from hpc_agent.telemetry import spool
 
     point.wrap(spool.Spool, "write", lambda *_: "write the console")
+    point.wrap(spool.Spool, "remember", lambda *_: "write the mark")
     point.watch()
 
 

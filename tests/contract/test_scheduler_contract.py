@@ -368,5 +368,6 @@ def test_room_counts_what_runs(tmp_path: Path) -> None:
     assert site.scheduler.room() == Capacity(3, 4, 4)
 
 
-def test_a_batch_system_has_room_for_any_number() -> None:
-    assert SlurmScheduler(SlurmSettings()).room() == Capacity()
+def test_a_batch_system_has_room_for_any_number_within_its_rate() -> None:
+    capacity = SlurmScheduler(SlurmSettings()).room()
+    assert (capacity.jobs, capacity.gpus, capacity.at_once) == (27, None, 4)

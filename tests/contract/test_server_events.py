@@ -108,6 +108,14 @@ def test_missing_time_and_worker_are_filled_in_and_spaces_in_types_are_underscor
     assert event["timestamp"] > 1.7e12
 
 
+def test_a_json_list_of_events_is_a_batch_too(api: Api) -> None:
+    task = api.task()
+    events = [log(task, "half a pair: \ud800", 1), scalar(task, 1, float("nan")), scalar(task, 2, 0.5)]
+    assert api.ask("events.add_batch", json.dumps(events).encode()).data["added"] == 3
+    assert texts(api, task=task) == ["half a pair: ?"]
+    assert api("events.scalar_metrics_iter_histogram", task=task)["loss"]["train"]["y"] == [None, 0.5]
+
+
 def test_scalars_come_back_as_curves_and_sending_again_overwrites(api: Api) -> None:
     task = api.task()
     send(api, *(scalar(task, i, i * 1.0, timestamp=1000 * i) for i in range(4)))
@@ -145,6 +153,10 @@ def test_the_task_shows_its_latest_figures(api: Api) -> None:
         "min_value_iteration": 2,
         "max_value": 5.0,
         "max_value_iteration": 1,
+        "first_value": 5.0,
+        "first_value_iteration": 1,
+        "mean_value": 4.0,
+        "count": 3,
     }
     other = api.task()
     send(api, scalar(other, 1, 9.0))

@@ -31,8 +31,13 @@ def test_a_filter_may_have_thousands_of_values(api: Any, service: str, field: st
         (["-blue"], True),
         (["-red"], False),
         (["__$not", "red"], False),
-        (["__$and", "red", "-blue"], True),
-        (["__$and", "red", "-green"], False),
+        (["__$and", "red", "-blue"], False),
+        (["__$and", "red", "__$not", "blue"], True),
+        (["__$and", "red", "__$nop", "-blue"], True),
+        (["__$and", "red", "__$not", "green"], False),
+        (["red", "-blue"], True),
+        (["red", "-green"], False),
+        (["blue", "__$nop", "-red"], False),
     ],
 )
 def test_tags_among_thousands_mean_what_they_mean_alone(api: Any, tagged: str, tags: list[str], found: bool) -> None:

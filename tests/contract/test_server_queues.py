@@ -101,6 +101,10 @@ def test_missing_queue_has_its_own_subcode_in_each_call(api: Api) -> None:
 
 
 def test_the_default_queue_is_the_one_tagged_so(api: Api) -> None:
+    # A new server has one, as ClearML's has.
+    (made,) = api("queues.get_all", name="^default$")["queues"]
+    assert api("queues.get_default") == {"id": made["id"], "name": "default"}
+    api("queues.delete", queue=made["id"])
     assert api.ask("queues.get_default").code == "400/707"
     first = api("queues.create", name="default one", system_tags=["default"])["id"]
     assert api("queues.get_default") == {"id": first, "name": "default one"}
@@ -197,8 +201,9 @@ def test_deleting_a_queue_makes_its_tasks_drafts_again(api: Api, queue: str, thr
 
 def test_hidden_queues_are_found_by_who_looks_for_them(api: Api) -> None:
     api("queues.create", name="glue's own", system_tags=["k8s-glue"])
-    assert api("queues.get_all", name="glue's own")["queues"] == []
-    assert len(api("queues.get_all", name="glue's own", search_hidden=True)["queues"]) == 1
+    assert "glue's own" not in [queue["name"] for queue in api("queues.get_all")["queues"]]
+    assert "glue's own" in [queue["name"] for queue in api("queues.get_all", search_hidden=True)["queues"]]
+    assert len(api("queues.get_all", name="glue's own")["queues"]) == 1
 
 
 def test_workers_are_listed_with_what_they_do(api: Api, queue: str) -> None:

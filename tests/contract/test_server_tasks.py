@@ -8,6 +8,7 @@ import pytest
 from http_api import Api
 
 from hpc_agent.domain.status import TaskStatus, may_follow
+from hpc_agent.server.services.task_shapes import EXECUTION, SCRIPT
 
 CALLS = {
     "in_progress": "tasks.started",
@@ -100,9 +101,9 @@ def test_reset_forgets_the_run_and_keeps_the_task(api: Api, queue: str) -> None:
     found = api("tasks.get_by_id", task=task)["task"]
     assert answer["dequeued"] == {"removed": 1}
     assert found["status"] == "created"
-    assert found["script"] == script
+    assert found["script"] == {**SCRIPT, **script}
     assert found["hyperparams"]["Args"]["lr"]["value"] == "1"
-    assert (found["runtime"], found["execution"], found["last_metrics"]) == ({}, {"artifacts": []}, {})
+    assert (found["runtime"], found["execution"], found["last_metrics"]) == ({}, EXECUTION, {})
     assert not found.keys() & {"started", "completed", "last_worker"}
     assert api("events.get_task_events", task=task)["total"] == 0
 
@@ -120,6 +121,7 @@ def test_clone_is_a_draft_of_the_same_work(api: Api) -> None:
         models={"input": [{"name": "i", "model": "m"}], "output": [{"name": "o", "model": "n"}]},
     )
     api("tasks.started", task=task)
+    assert api.ask("tasks.clone", {"task": task, "validate_references": True}).code == "400/201"
     copy = api("tasks.clone", task=task, new_task_hyperparams={"Args": {"a": {"value": 5}}}, new_task_name="copy")["id"]
     found = api("tasks.get_by_id", task=copy)["task"]
     assert (found["name"], found["status"], found["project"], found["tags"]) == ("copy", "created", project, ["t"])
@@ -135,13 +137,13 @@ def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api: Api, que
     task = api.task(hyperparams={"Args": {"a": {"value": "1"}}}, script={"diff": "x", "branch": "b"})
     api("tasks.edit", task=task, script={"diff": "y"}, hyperparams={"General": {"b": {"value": "2"}}})
     found = api("tasks.get_by_id", task=task)["task"]
-    assert found["script"] == {"diff": "y"}
+    assert found["script"] == {**SCRIPT, "diff": "y"}
     assert found["hyperparams"].keys() == {"General"}
     api("tasks.enqueue", task=task, queue=queue)
     assert api.ask("tasks.edit", {"task": task, "name": "n"}).code == "400/110"
     api("tasks.edit", task=task, force=True, execution={"parameters": {}}, runtime={"a": {"b": 1}})
     found = api("tasks.get_by_id", task=task)["task"]
-    assert found["execution"] == {"parameters": {}, "queue": queue}
+    assert found["execution"] == {**EXECUTION, "queue": queue}
     assert found["runtime"] == {"a": {"b": 1}}
 
 
@@ -243,7 +245,6 @@ def five(api: Api) -> str:
         ({"_all_": {"fields": ["name", "status"], "pattern": "n|e"}, "name": "n3"}, "n3"),
         ({"search_text": "N2"}, "n2"),
         ({"parent": [None]}, "n0 n1 n2 n3 n4"),
-        ({"nonsense": "ignored"}, "n0 n1 n2 n3 n4"),
     ],
     ids=str,
 )
@@ -273,6 +274,15 @@ def test_scrolling_visits_each_task_once(api: Api, five: str) -> None:
         {"created": [">yesterday"]},
         {"status": [{"$ne": "x"}]},
         {"scroll_id": "abc", "size": 5},
+        {"nonsense": "x"},
+        {"_any_": {"fields": ["name"]}},
+        {"_any_": {"fields": ["name"], "datetime": [">2020-01-01T00:00:00"]}},
+        {"_or_": {"fields": ["last_update"], "datetime": [">2020-01-01T00:00:00"], "nonsense": 1}},
+        {"filters": {"tags": {"test": ["1"]}}},
+        {"filters": {"nonsense": {"any": {"include": ["1"]}}}},
+        {"last_iteration": [None, None]},
+        {"last_iteration": ["x", None]},
+        {"last_metrics.a.b.max_value": [1, 2, 3]},
     ],
     ids=str,
 )
@@ -282,18 +292,26 @@ def test_invalid_filter_is_refused_with_reason(api: Api, filters: dict[str, Any]
 
 def test_delete_takes_everything_of_the_task_along(api: Api, queue: str) -> None:
     task = api.task()
-    model = api("models.create", name="m", uri="u", task=task)["id"]
+    model = api("models.create", name="m", uri="u", task=task, ready=False)["id"]
     api("events.add_batch", type="log", task=task, msg="x")
     api("tasks.enqueue", task=task, queue=queue)
     assert api.ask("tasks.delete", {"task": task}).code == "400/123"
-    assert api("tasks.delete", task=task, force=True) == {"deleted": True, "deleted_models": 1}
+    assert api("tasks.delete", task=task, force=True) == {
+        "deleted": True,
+        "deleted_models": 1,
+        "updated_children": 0,
+        "updated_models": 0,
+        "events": {"deleted": 1},
+    }
     assert api("queues.get_num_entries", queue=queue) == {"num": 0}
     assert api.ask("models.get_by_id", {"model": model}).code == "400/201"
 
 
 def test_models_that_others_use_outlive_the_task_that_made_them(api: Api) -> None:
     maker = api.task("maker")
-    used, unused = (api("models.create", name=name, uri="u", task=maker)["id"] for name in ("used", "unused"))
+    used, unused = (
+        api("models.create", name=name, uri="u", task=maker, ready=False)["id"] for name in ("used", "unused")
+    )
     api.task("user", models={"input": [{"name": "i", "model": used}]})
     assert api("tasks.delete", task=maker, force=True)["deleted_models"] == 1
     assert api("models.get_by_id", model=used)["model"]["name"] == "used"
@@ -332,7 +350,8 @@ def test_models_are_created_edited_and_found(api: Api) -> None:
     api("models.edit", model=model, uri="http://there/net.pt", framework="PyTorch", task=task, iteration=4)
     metadata = [{"key": "k", "type": "str", "value": "v"}]
     api("models.add_or_update_metadata", model=model, metadata=metadata)
-    api("models.set_ready", model=model)
+    api("models.set_ready", model=model, publish_task=False)
+    assert api.ask("models.set_ready", {"model": model, "publish_task": False}).code == "400/203"
     found = api("models.get_by_id", model=model)["model"]
     assert (found["uri"], found["ready"], found["labels"], found["last_iteration"]) == (
         "http://there/net.pt",
@@ -344,5 +363,7 @@ def test_models_are_created_edited_and_found(api: Api) -> None:
     assert [m["id"] for m in api("models.get_all", task=[task])["models"]] == [model]
     made = api("models.update_for_task", task=task, uri="http://there/2.pt", name="second")
     assert api("tasks.get_by_id", task=task)["task"]["models"]["output"] == [{"model": made["id"], "name": "second"}]
+    reader = api.task("reader", models={"input": [{"name": "i", "model": made["id"]}]})
     assert api.ask("models.delete", {"model": made["id"]}).code == "400/205"
+    api("tasks.delete", task=reader)
     assert api("models.delete", model=made["id"], force=True)["deleted"] is True

@@ -84,12 +84,15 @@ def clusters(site: Site, slurm_cluster: Any, second_slurm_cluster: Any) -> Any:
             cluster.run("scancel", job)
 
 
-def ledger_task(site: Site) -> TaskId:
-    """Appends a line with its job's cluster to a file that shows who ran it."""
+def ledger_task(site: Site, clusters: int = 1) -> TaskId:
+    """Appends a line with its job's cluster to a file that shows who ran it; ends once the file shows this many."""
+    path = str(site.folder / "ledger")
     text = (
-        "import os\n"
-        f"with open({str(site.folder / 'ledger')!r}, 'a') as ledger:\n"
+        "import os, time\n"
+        f"with open({path!r}, 'a') as ledger:\n"
         "    ledger.write(os.environ['CLEARML_TASK_ID'] + ' ' + os.environ['SLURM_CONF'] + '\\n')\n"
+        f"while len({{line.split()[1] for line in open({path!r})}}) < {clusters}:\n"
+        "    time.sleep(0.2)\n"
     )
     return site.bare_task(text)
 
@@ -100,8 +103,9 @@ def ledger(site: Site) -> list[list[str]]:
 
 
 def test_each_task_of_one_queue_runs_once_on_one_of_two_clusters(site: Site, clusters: Any) -> None:
-    alpha, beta = clusters("shared: true")
-    tasks = [ledger_task(site) for _ in range(8)]
+    # No cluster may have all eight, and none ends before the other cluster has begun one.
+    alpha, beta = clusters("shared: true, max_jobs: 5")
+    tasks = [ledger_task(site, clusters=2) for _ in range(8)]
     alpha.serve()
     beta.serve()
     for task in tasks:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from manual_clock import ManualClock
-
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.run_state import read
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
@@ -54,22 +51,6 @@ def test_a_staging_job_alone_names_its_queue_and_cluster(tmp_path: Path) -> None
     run.first_submission(tried(1))
     run.stage.write_text("{}")
     assert read(run).staging is None
-
-
-def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_now_and_then(tmp_path: Path) -> None:
-    def process(minutes: float, queue: str = "q") -> OpenAttemptIndex:
-        return OpenAttemptIndex(tmp_path, [QueueId(queue)], ManualClock(NOW + timedelta(minutes=minutes)))
-
-    attempt = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
-    first = process(0)
-    assert first.load() is None
-    first.save([attempt])
-    second = process(9)
-    assert second.load() == {attempt}
-    second.save([])
-    assert process(9).load() == set()
-    assert process(9, "another").load() is None
-    assert process(11).load() is None
 
 
 def test_a_claim_alone_names_its_queue_and_cluster(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulated_site import SimulatedSite
 
-from hpc_agent.daemon.loop import LEFT_S
+from hpc_agent.daemon.waiting_tasks import LEFT_S
 from hpc_agent.domain.job import Refused, SubmitResult
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import SubmitRequest

@@ -84,6 +84,7 @@ class Generator:
     def __init__(self, seed: int, known: Mapping[str, str]) -> None:
         self._random = random.Random(seed)
         self._known = known
+        self._in_list = False
 
     def body(self, endpoint: Endpoint) -> bytes:
         if self._random.random() < 0.03:
@@ -125,10 +126,7 @@ class Generator:
         if isinstance(type_, inspect.StructType):
             return self._struct(type_.cls)
         if isinstance(type_, inspect.ListType):
-            many = self._random.choice((0, 1, 2, MANY))
-            if many == MANY:
-                return [self._value(name.rstrip("s"), type_.item_type), "x"] * (MANY // 2)
-            return [self._value(name.rstrip("s"), type_.item_type) for _ in range(many)]
+            return self._list(name.rstrip("s"), type_.item_type)
         if isinstance(type_, inspect.DictType):
             return {self._text(): self._value("", type_.value_type) for _ in range(self._random.choice((0, 1, 3)))}
         if isinstance(type_, inspect.BoolType):
@@ -142,6 +140,14 @@ class Generator:
         if isinstance(type_, inspect.StrType):
             return self._text()
         return self._odd()
+
+    def _list(self, name: str, type_: inspect.Type) -> list[Any]:
+        """One list of a request is long at most: lists of lists grow to gigabytes."""
+        count = self._random.choice((0, 1, 2, 2 if self._in_list else MANY))
+        before, self._in_list = self._in_list, True
+        items = [self._value(name, type_) for _ in range(min(count, 2))]
+        self._in_list = before
+        return [*items[:1], "x"] * (MANY // 2) if count == MANY else items
 
     def _text(self) -> str:
         return self._random.choice((*TEXTS, *FIELDS, *self._known.values()))
@@ -167,10 +173,25 @@ class Generator:
             "search_hidden": lambda: True,
             "_all_": lambda: {"fields": [self._field()], "pattern": self._text()},
             "_any_": lambda: {"fields": [self._field() for _ in range(3)], "pattern": self._text()},
+            "_or_": lambda: {"fields": [self._field(), "last_update"], "datetime": [self._text()]},
+            "_and_": lambda: {"fields": ["last_update"], "datetime": [">2020-01-01T00:00:00", self._odd()]},
+            "filters": lambda: {self._field().lstrip("-"): self._sets()},
+            "include_subprojects": lambda: True,
+            "refresh_scroll": lambda: True,
+            "include_stats": lambda: True,
+            "check_own_contents": lambda: True,
+            "children_type": lambda: self._random.choice(("pipeline", "report", "dataset", self._odd())),
         }
         for name in self._random.sample(sorted(options), 3):
             request[name] = self._odd() if self._random.random() < 0.2 else options[name]()
         return request
+
+    def _sets(self) -> dict[str, Any]:
+        """A condition of ``filters``, more or less."""
+        words = [self._random.choice((None, *SHORT)) for _ in range(self._random.choice((0, 1, MANY)))]
+        kinds = self._random.choice((("any",), ("all",), ("any", "all"), ("nonsense",)))
+        sets = {kind: {self._random.choice(("include", "exclude")): words} for kind in kinds}
+        return {**sets, "op": self._random.choice(("and", "or", "xor"))} if self._random.random() < 0.3 else sets
 
     def _event(self) -> dict[str, Any]:
         kinds = ("log", "training_stats_scalar", "training_stats_vector", "training_debug_image", "plot", self._text())

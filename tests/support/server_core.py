@@ -19,6 +19,7 @@ from hpc_agent.server.dispatch import Dispatcher, refusal
 from hpc_agent.server.requests import IncomingRequest
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
+from hpc_agent.server.services.queues import ensure_default_queue
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.watchdog import sweep
 
@@ -67,6 +68,8 @@ class ServerCore:
             moment = Transaction(db, self.clock.now())
             store_administrator(moment, AuthenticatedCaller(ADMINISTRATOR, "administrator"))
             replace_own_key_pair(moment, ADMINISTRATOR, "OWN", Secret("own secret"))
+            own = AuthenticatedCaller(ADMINISTRATOR, "administrator")
+            ensure_default_queue(moment, {"user": own.user, "company": own.company})
         authenticator = Authenticator(self.store, Secret("k" * 32), self.clock)
         self._dispatcher = Dispatcher(self.store, authenticator, ENDPOINTS, self.clock)
         self.administrator = Caller(self, "OWN", "own secret")

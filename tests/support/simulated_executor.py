@@ -14,10 +14,12 @@ from hpc_agent.domain.attempt import parse_job_name
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.task import Task
 from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import ApiError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Won, still_ours
+from hpc_agent.executor.report import CERTAIN_S
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ExitReport
 from hpc_agent.runs.directory import RunDirectory
@@ -61,7 +63,8 @@ class SimulatedExecutor:
         self._generation = 0
         self._client = site.server.client
         self._worker = WorkerId(f"node:slurm:{job.id}")
-        self._seen = TaskStatus.UNKNOWN
+        self._task: Task | None = None
+        """As it was read before the claim."""
         self._report: ExitReport | None = None
         self._steps: dict[Stage, Callable[[], None]] = {
             Stage.CLAIM: self._claim,
@@ -145,8 +148,7 @@ class SimulatedExecutor:
             cluster=self._site.cluster.cluster(),
             pid=1,
         )
-        task = self._client.tasks.get(self._site.server.task)
-        self._seen = task.status
+        self._task = task = self._client.tasks.get(self._site.server.task)
         claimed = Claimer(self._client, self.run, me, self._site.clock).claim(task, require_queue=True)
         if not isinstance(claimed, Won):
             self.exit()
@@ -161,10 +163,11 @@ class SimulatedExecutor:
         if not still_ours(self.run, self.won.claim):
             self.exit(1)
             return
-        if self._was_taken_back():
-            return
         try:
-            self._client.tasks.set_run_token(task, self.stamp, {}, budget=ONCE)
+            if not self._set_first_token():
+                if self._was_taken_back():
+                    return
+                self._client.tasks.set_run_token(task, self.stamp, {}, budget=ONCE)
             if self._was_taken_back():
                 return
             self._client.tasks.started(task, "worker started execution", "", budget=ONCE)
@@ -175,14 +178,27 @@ class SimulatedExecutor:
         self._client.workers.report(self._worker, task=task)
         self.stage = Stage.RUN
 
+    def _set_first_token(self) -> bool:
+        """Set the run token without a look before; False where that is not safe, or had no answer."""
+        assert self.won is not None and self._task is not None
+        taken_at = self.won.taken_at
+        if taken_at is None or taken_at.seconds_ago(self._site.clock) >= CERTAIN_S:
+            return False
+        try:
+            self._client.tasks.set_first_run_token(self._task, self.stamp, {}, budget=ONCE)
+        except ServerUnreachableError:
+            return False
+        return True
+
     def _was_taken_back(self) -> bool:
         """Whether the task is another than at the claim, or its user asked to stop it; the end is prepared then."""
         task = self._site.server.task
+        assert self._task is not None
         seen = self._client.tasks.get_states([task]).get(task)
         if seen is not None and seen.abort_requested:
             self._end_process("stopped", "aborted by its user")
         elif seen is None or not (
-            seen.status in (self._seen, TaskStatus.UNKNOWN)
+            seen.status in (self._task.status, TaskStatus.UNKNOWN)
             or (seen.status is TaskStatus.IN_PROGRESS and seen.run_token == self.stamp)
         ):
             self._end_process("none", "taken back")

@@ -21,7 +21,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import UNCERTAIN_WAIT_S, Claimer, Lost, Won, still_ours
+from hpc_agent.executor.claim import UNCERTAIN_WAIT_S, Claimer, ClaimWatch, Lost, Won, still_ours
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
@@ -518,13 +518,22 @@ def test_a_queued_task_that_a_dead_start_showed_as_running_is_taken(
 )
 def test_a_run_is_ours_until_the_claim_says_otherwise(jobs: Jobs, changes: dict[str, object], ours: bool) -> None:
     claim = jobs.won(jobs.agent())
+    watch = ClaimWatch(jobs.run(), claim)
+    assert watch.still_ours()
     jobs.write(claim, **changes)
     assert still_ours(jobs.run(), claim) is ours
+    assert watch.still_ours() is ours
+    assert watch.still_ours() is ours
 
 
 def test_a_claim_that_cannot_be_read_takes_the_run_from_no_job(jobs: Jobs) -> None:
     claim = jobs.won(jobs.agent())
+    watch = ClaimWatch(jobs.run(), claim)
     (jobs.run().path / "claim.json").write_text("{half")
     assert still_ours(jobs.run(), claim)
+    assert watch.still_ours()
     (jobs.run().path / "claim.json").unlink()
     assert still_ours(jobs.run(), claim)
+    assert watch.still_ours()
+    jobs.write(claim, state="over")
+    assert not watch.still_ours()

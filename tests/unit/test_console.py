@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.telemetry.checkpoint import Batch, Checkpoint
 from hpc_agent.telemetry.console_writer import Splitter, Storage, copy
-from hpc_agent.telemetry.spool import Batch, Checkpoint, ConsoleChunk, Spool, cut
+from hpc_agent.telemetry.spool import ConsoleChunk, Spool, cut
 
 LIMIT = 16
 

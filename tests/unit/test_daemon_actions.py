@@ -24,7 +24,7 @@ from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError
 from hpc_agent.daemon.run_state import RunDirectoryState
-from hpc_agent.daemon.submitter import TRY_TIMEOUT_S, CapacityAllocator, Submitter
+from hpc_agent.daemon.submitter import TRY_TIMEOUT_S, CapacityAllocator, PreparedJob, Submitter
 from hpc_agent.domain.actions import FindByName, MarkDone, RejectTask, Requeue, SetStatusMessage
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.capacity import Capacity
@@ -168,7 +168,8 @@ class Site:
         return record
 
     def submit(self, number: int = 1) -> object:
-        return self.submitter.submit(ATTEMPT, QUEUE, self.run, number, CapacityAllocator(Capacity()), wait=False)
+        job = self.submitter.prepare(ATTEMPT, QUEUE, self.run, number, CapacityAllocator(Capacity()), wait=False)
+        return self.submitter.hand_over(job) if isinstance(job, PreparedJob) else job
 
 
 @pytest.fixture

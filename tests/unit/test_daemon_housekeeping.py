@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.daemon.nodes import DEATHS, BadNodes
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import QueueLeases
 from hpc_agent.domain.attempt import Attempt
@@ -56,24 +57,26 @@ def runs(tmp_path: Path, clock: ManualClock) -> Runs:
 class TestPruner:
     def test_settled_runs_are_removed_when_they_are_old_enough(self, runs: Runs, clock: ManualClock) -> None:
         old, young, open_run = runs.add(1, 31), runs.add(2, 29), runs.add(3, None)
-        Pruner(runs.folder, runs.sessions, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
         assert [run.path.exists() for run in (old, young, open_run)] == [False, True, True]
 
     def test_the_folder_of_a_task_goes_with_its_last_run(self, runs: Runs, clock: ManualClock) -> None:
         old = runs.add(1, 31)
-        Pruner(runs.folder, runs.sessions, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
         assert not old.path.parent.exists()
         assert runs.folder.tasks() == []
 
     def test_it_looks_a_few_times_a_day(self, runs: Runs, clock: ManualClock) -> None:
         pruner = Pruner(runs.folder, runs.sessions, 30, clock)
-        pruner.turn()
+        pruner.turn(wait=True)
         late = runs.add(1, 31)
         clock.advance(hours=5.9)
-        pruner.turn()
+        pruner.turn(wait=True)
         assert late.path.exists()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
+        assert late.path.exists(), "another process has swept"
         clock.advance(hours=0.2)
-        pruner.turn()
+        pruner.turn(wait=True)
         assert not late.path.exists()
 
     def test_the_folder_of_a_session_goes_with_the_last_run_of_its_task(self, runs: Runs, clock: ManualClock) -> None:
@@ -86,18 +89,32 @@ class TestPruner:
         for name, folder in folders.items():
             at = (clock.now() - timedelta(days=days[name])).timestamp()
             os.utime(folder, (at, at))
-        Pruner(runs.folder, runs.sessions, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
         assert {name for name, folder in folders.items() if folder.exists()} == {"waits", "young"}
 
     def test_zero_days_keep_them_forever(self, runs: Runs, clock: ManualClock) -> None:
-        old = runs.add(1, 10_000)
-        Pruner(runs.folder, runs.sessions, 0, clock).turn()
+        old, session = runs.add(1, 10_000), runs.sessions.create()
+        os.utime(session, (1, 1))
+        Pruner(runs.folder, runs.sessions, 0, clock).turn(wait=True)
         assert old.path.exists()
+        assert session.exists()
+
+    def test_the_folder_of_an_array_goes_with_the_last_run_of_its_jobs(self, runs: Runs, clock: ManualClock) -> None:
+        old, young = runs.add(1, 31), runs.add(2, 29)
+        of_old, of_both, new = (runs.folder.path / ".arrays" / name for name in ("1", "2", "3"))
+        for folder, members in ((of_old, [old]), (of_both, [old, young]), (new, [])):
+            folder.mkdir(parents=True)
+            for index, run in enumerate(members):
+                (folder / str(index)).symlink_to(run.path)
+            at = 1.0 if members else time.time()
+            os.utime(folder, (at, at))
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
+        assert [folder.exists() for folder in (of_old, of_both, new)] == [False, True, True]
 
     def test_a_record_that_cannot_be_read_keeps_its_run(self, runs: Runs, clock: ManualClock) -> None:
         broken = runs.add(1, 31)
         (broken.path / "settled.json").write_text("{", encoding="utf-8")
-        Pruner(runs.folder, runs.sessions, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
         assert broken.path.exists()
 
 
@@ -178,35 +195,44 @@ class TestTurns:
         turns.give_back()
 
 
-class TestUnsettled:
-    """What one process leaves for the next, which else lists all run directories."""
+class TestOpenAttempts:
+    """The index of attempts that are not settled, without which a daemon lists all run directories."""
 
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        return tmp_path / "unsettled"
+    def test_has_the_attempts_whose_directories_were_made_and_not_settled(self, runs: Runs, clock: ManualClock) -> None:
+        index = runs.folder.open_attempts
+        runs.folder.of(attempt(1)).create()
+        assert index.load() is None
+        index.mark_complete()
+        settled = runs.folder.of(attempt(2)).create()
+        assert index.load() == {attempt(1), attempt(2)}
+        settled.write_settled(DoneRecord(at=clock.now(), why="completed"))
+        assert index.load() == {attempt(1)}
 
-    def test_the_next_process_recalls_it_for_some_minutes(self, folder: Path, clock: ManualClock) -> None:
-        first = OpenAttemptIndex(folder, [QUEUE], clock)
-        assert first.load() is None
-        first.save([attempt(1)])
-        assert OpenAttemptIndex(folder, [QUEUE], clock).load() == {attempt(1)}
-        clock.advance(601)
-        assert OpenAttemptIndex(folder, [QUEUE], clock).load() is None
+    def test_a_directory_that_was_deleted_and_made_again_is_in_it_again(self, runs: Runs) -> None:
+        index = runs.folder.open_attempts
+        index.mark_complete()
+        run = runs.folder.of(attempt(1)).create()
+        index.remove(attempt(1))
+        run.create()
+        assert index.load() == set()
+        shutil.rmtree(run.path)
+        run.create()
+        assert index.load() == {attempt(1)}
 
-    def test_each_set_of_queues_has_its_own(self, folder: Path, clock: ManualClock) -> None:
-        first = OpenAttemptIndex(folder, [QUEUE], clock)
-        first.load()
-        first.save([attempt(1)])
-        assert OpenAttemptIndex(folder, [QUEUE, OTHER], clock).load() is None
+    def test_a_sweep_adds_what_another_version_made(self, runs: Runs, clock: ManualClock) -> None:
+        index = runs.folder.open_attempts
+        index.mark_complete()
+        runs.add(1, 1)
+        runs.folder.of(attempt(2)).create()
+        index.remove(attempt(2))
+        Pruner(runs.folder, runs.sessions, 0, clock).turn(wait=True)
+        assert index.load() == {attempt(2)}
 
-    def test_a_process_that_has_listed_nothing_leaves_nothing(self, folder: Path, clock: ManualClock) -> None:
-        OpenAttemptIndex(folder, [QUEUE], clock).save([attempt(1)])
-        assert not folder.exists()
-
-    def test_a_file_that_cannot_be_read_is_none(self, folder: Path, clock: ManualClock) -> None:
-        first = OpenAttemptIndex(folder, [QUEUE], clock)
-        first.load()
-        first.save([attempt(1)])
-        [path] = folder.iterdir()
-        path.write_text("{", encoding="utf-8")
-        assert OpenAttemptIndex(folder, [QUEUE], clock).load() is None
+    def test_a_sweep_drops_what_never_got_a_directory(self, runs: Runs, clock: ManualClock) -> None:
+        index = runs.folder.open_attempts
+        index.mark_complete()
+        index.add(attempt(1))
+        index.add(attempt(2))
+        os.utime(index.path / f"{attempt(1).task}.{attempt(1).id}", (1, 1))
+        Pruner(runs.folder, runs.sessions, 0, clock).turn(wait=True)
+        assert index.load() == {attempt(2)}

@@ -80,6 +80,8 @@ running = AttemptSnapshot(
 )
 requeued = replace(running, jobs=(job(JobState.REQUEUED, reason="job requeued in held state", restarts=1),))
 gone = replace(running, jobs=(), missing_seconds=30)
+failed_for_good = replace(gone, records=ended(JobState.FAILED), record_stable=True)
+not_launched = replace(failed_for_good, ended=ExitView(False, TerminationCause.NOT_LAUNCHED))
 intended = AttemptSnapshot(ATTEMPT, submitted=ACCEPTED, jobs=(job(),), claimed=INTENT, status=TaskStatus.QUEUED)
 
 
@@ -218,34 +220,9 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(gone, ended=SIGNALLED, records=ended(JobState.CANCELLED)), []),
     (replace(gone, ended=SIGNALLED, records=ended(JobState.CANCELLED), record_stable=True), ["SetFinalStatus"]),
     (replace(gone, ended=SIGNALLED, missing_seconds=3000), ["SetFinalStatus"]),
-    (
-        replace(
-            gone,
-            ended=ExitView(False, TerminationCause.PREEMPTED),
-            records=ended(JobState.FAILED),
-            record_stable=True,
-        ),
-        ["Requeue"],
-    ),
-    (
-        replace(
-            gone,
-            ended=ExitView(False, TerminationCause.NOT_LAUNCHED),
-            records=ended(JobState.FAILED),
-            record_stable=True,
-        ),
-        ["Requeue"],
-    ),
-    (
-        replace(
-            gone,
-            ended=ExitView(False, TerminationCause.NOT_LAUNCHED),
-            records=ended(JobState.FAILED),
-            record_stable=True,
-            requeues_used=USED_UP,
-        ),
-        ["SetFinalStatus"],
-    ),
+    (replace(failed_for_good, ended=ExitView(False, TerminationCause.PREEMPTED)), ["Requeue"]),
+    (not_launched, ["Requeue"]),
+    (replace(not_launched, requeues_used=USED_UP), ["SetFinalStatus"]),
     (replace(gone, ended=ExitView(False, again=True)), ["Requeue"]),
     (replace(gone, ended=ExitView(False, again=True), abort_requested=True), ["SetFinalStatus"]),
     (replace(gone, ended=ExitView(False, again=True), status=TaskStatus.QUEUED), ["Requeue"]),

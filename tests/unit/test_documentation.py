@@ -15,6 +15,7 @@ from document_links import anchors, citations, texts, wrong
 from hpc_agent import __version__
 from hpc_agent.cli.main import COMMANDS, group
 from hpc_agent.schedulers.slurm.script import own_templates
+from hpc_agent.server.left_out import LEFT_OUT
 from hpc_agent.server.services import ENDPOINTS
 
 ROOT = Path(__file__).parents[2]
@@ -62,10 +63,10 @@ def test_the_settings_page_is_up_to_date_and_complete() -> None:
 
 
 def test_the_endpoints_page_lists_and_describes_every_endpoint() -> None:
-    rows = [
-        line.split(" | ") for line in (ROOT / "docs" / "endpoints.md").read_text().splitlines() if line[:3] == "| `"
-    ]
+    page, _, left_out = (ROOT / "docs" / "endpoints.md").read_text().partition("## What is left out")
+    rows = [line.split(" | ") for line in page.splitlines() if line[:3] == "| `"]
     assert {cells[0].strip("| `") for cells in rows} == set(ENDPOINTS)
+    assert [name for name in LEFT_OUT if f"| `{name}` | " not in left_out or name in ENDPOINTS] == []
     assert [cells[0] for cells in rows if not cells[1].strip()] == []
 
 

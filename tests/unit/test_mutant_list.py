@@ -17,6 +17,7 @@ CORE = {
     "hpc_agent/executor/claim.py",
     "hpc_agent/heartbeat.py",
     "hpc_agent/lease.py",
+    "hpc_agent/telemetry/checkpoint.py",
     "hpc_agent/telemetry/console_writer.py",
     "hpc_agent/telemetry/shipper.py",
     "hpc_agent/telemetry/spool.py",

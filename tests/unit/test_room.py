@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import Capacity, GpuRange, QueueCandidates, choose, held_back, parse_allocation
+from hpc_agent.domain.capacity import (
+    Capacity,
+    GpuRange,
+    QueueCandidates,
+    choose,
+    held_back,
+    parse_allocation,
+    shared_out,
+)
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.errors import InputError
 
@@ -77,3 +85,14 @@ def test_the_first_task_that_a_limit_holds_back_gets_a_message() -> None:
         d: "Waiting: the scheduler has 2 jobs of all queues, the most at a time (hpc.max_jobs)",
     }
     assert held_back(lanes, [a, b, c, d], 9) == {}
+
+
+def test_owners_with_the_fewest_jobs_go_first() -> None:
+    due = [Attempt(TaskId(name), AttemptId("0123abcd")) for name in ("a1", "a2", "a3", "b1", "a4", "c1", "b2")]
+
+    def order(jobs: dict[str, int]) -> list[str]:
+        return [attempt.task for attempt in shared_out(due, lambda attempt: attempt.task[0], jobs)]
+
+    assert order({}) == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+    assert order({"a": 2, "c": 1}) == ["b1", "c1", "b2", "a1", "a2", "a3", "a4"]
+    assert order({"b": 5}) == ["a1", "c1", "a2", "a3", "a4", "b1", "b2"]

@@ -14,8 +14,9 @@ from manual_clock import ManualClock
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, ServerUnreachableError
 from hpc_agent.retry import ONCE, Budget
+from hpc_agent.telemetry.checkpoint import Batch, Checkpoint
 from hpc_agent.telemetry.shipper import DOUBT_S, ConsoleSource, Shipper
-from hpc_agent.telemetry.spool import Batch, Checkpoint, Spool
+from hpc_agent.telemetry.spool import Spool
 
 TASK = TaskId("a" * 32)
 WORKER = WorkerId("n1:slurm:7")

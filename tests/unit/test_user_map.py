@@ -13,6 +13,7 @@ from hpc_agent.daemon.task_owners import MainEntries, ShareEntries
 from hpc_agent.daemon.user_daemons import UserDaemons, command
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue, QueueEntry
+from hpc_agent.domain.task import TaskOwner
 from hpc_agent.domain.user_map import UserMap, UserShare
 from hpc_agent.errors import InputError, UserMapError
 
@@ -29,9 +30,9 @@ class Tasks:
         self.asked: list[list[str]] = []
         self.messages: list[tuple[str, str]] = []
 
-    def get_users(self, tasks: list[str], budget: object) -> dict[str, str]:
+    def get_owners(self, tasks: list[str], budget: object) -> dict[str, TaskOwner]:
         self.asked.append(tasks)
-        return {task: OWNERS[task] for task in tasks if task in OWNERS}
+        return {task: TaskOwner(OWNERS[task], "") for task in tasks if task in OWNERS}
 
     def set_status_message(self, task: str, message: str, budget: object) -> None:
         self.messages.append((task, message))

@@ -20,7 +20,7 @@ from hpc_agent.domain.pilot_slots import Slot, fits, pilot_name
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.base import JobOrigin, Scheduler, SubmitRequest
+from hpc_agent.schedulers.base import ArrayScheduler, JobOrigin, Scheduler, SubmitRequest
 from hpc_agent.schedulers.pilots.board import (
     EndedPilotTask,
     PilotClaim,
@@ -77,7 +77,7 @@ class OpenTask:
 
 
 class PilotScheduler:
-    """See ``schedulers.base.Scheduler``."""
+    """See ``schedulers.base.Scheduler``; ``ArrayScheduler`` as far as the batch system is one, for jobs of its own."""
 
     def __init__(self, base: Scheduler, settings: HpcSettings, clock: Clock) -> None:
         self.base = base
@@ -210,6 +210,16 @@ class PilotScheduler:
 
     def room(self) -> Capacity:
         return self.base.room()
+
+    def array_size(self) -> int:
+        return self.base.array_size() if isinstance(self.base, ArrayScheduler) else 0
+
+    def array_key(self, script: str) -> object | None:
+        return self.base.array_key(script) if isinstance(self.base, ArrayScheduler) else None
+
+    def submit_array(self, requests: Sequence[SubmitRequest]) -> Sequence[SubmitResult]:
+        assert isinstance(self.base, ArrayScheduler)
+        return self.base.submit_array(requests)
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         with self._readable():

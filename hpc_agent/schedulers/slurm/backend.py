@@ -25,9 +25,12 @@ from hpc_agent.schedulers.base import (
 )
 from hpc_agent.schedulers.cluster import ClusterClient
 from hpc_agent.schedulers.inspector import JobInspector
+from hpc_agent.schedulers.slurm.array_script import OWN_JOB_ID
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 if TYPE_CHECKING:
+    from hpc_agent.schedulers.slurm.array_driver import SlurmArrays
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
     from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
 
 _FOREIGN = re.compile(
@@ -59,12 +62,10 @@ class SlurmBackend(Backend):
     def create(
         self, settings: HpcSettings, clock: Clock, *, share: Share | None = None, timeout: float | None = None
     ) -> Scheduler:
-        from hpc_agent.schedulers.slurm.driver import SlurmScheduler
-
         own = settings.backend_settings(SlurmSettings)
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
-        return SlurmScheduler(own, cluster=settings.cluster)
+        return _with_arrays(_slurm(settings, own, clock), settings, own, clock)
 
     def cluster_client(self, settings: HpcSettings) -> ClusterClient:
         from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
@@ -72,10 +73,11 @@ class SlurmBackend(Backend):
         return SlurmClusterClient(settings.backend_settings(SlurmSettings), cluster=settings.cluster)
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
-        from hpc_agent.schedulers.slurm.driver import SlurmScheduler
         from hpc_agent.schedulers.slurm.job_inspector import SlurmInspector
 
-        return SlurmInspector(SlurmScheduler(settings.backend_settings(SlurmSettings), cluster=settings.cluster))
+        own = settings.backend_settings(SlurmSettings)
+        slurm = _slurm(settings, own, clock)
+        return SlurmInspector(slurm, _with_arrays(slurm, settings, own, clock))
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript
@@ -136,8 +138,23 @@ class SlurmBackend(Backend):
         return match[0] if match else ""
 
 
+def _slurm(settings: HpcSettings, own: SlurmSettings, clock: Clock) -> SlurmScheduler:
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+
+    return SlurmScheduler(own, cluster=settings.cluster, clock=clock)
+
+
+def _with_arrays(slurm: SlurmScheduler, settings: HpcSettings, own: SlurmSettings, clock: Clock) -> SlurmArrays:
+    from hpc_agent.schedulers.slurm.array_driver import SlurmArrays
+    from hpc_agent.schedulers.slurm.array_folders import ArrayFolders
+
+    return SlurmArrays(slurm, ArrayFolders(settings.runs / ".arrays"), own, clock)
+
+
 def own_job_id(environ: Mapping[str, str]) -> JobId | None:
     """The id of the job, or array element, whose environment this is, as squeue names it; None for any other."""
+    if own := environ.get(OWN_JOB_ID):
+        return JobId(own)
     array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
     if array and index:
         return JobId(f"{array}_{index}")

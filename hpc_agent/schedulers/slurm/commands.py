@@ -7,6 +7,7 @@ squeue ignores filters with ``--json`` until 24.05, and it is a hundred times lo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from hpc_agent.domain.ids import JobId
@@ -22,13 +23,28 @@ def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArrayRequest(SubmitRequest):
+    """An array. Each element has a folder in ``workdir``, named by its index, where it finds its ``output``."""
+
+    elements: int
+    running: int = 0
+    """Elements that run at the same time at most; 0: no limit."""
+
+
 def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool = True) -> list[str]:
+    array = []
+    output = _literally(str(request.output))
+    if isinstance(request, ArrayRequest):
+        array = [f"--array=0-{request.elements - 1}{f'%{request.running}' if request.running else ''}"]
+        output = f"{_literally(str(request.workdir))}/%a/{_literally(request.output.name)}"
     return [
         "sbatch",
         *(["--parsable"] if parsable else []),
         f"--job-name={request.job_name}",
         f"--chdir={request.workdir}",
-        f"--output={_literally(str(request.output))}",
+        *array,
+        f"--output={output}",
         # The default truncates the log when a job is requeued.
         "--open-mode=append",
         *extra,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hpc_agent.clock import SYSTEM
+from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import (
@@ -33,20 +33,23 @@ from hpc_agent.process import programs
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
-from hpc_agent.schedulers.records import newest, newest_of_name
+from hpc_agent.schedulers.rate_limit import TokenBucket
+from hpc_agent.schedulers.records import newest, newest_of_name, once_accounting_may_know
 from hpc_agent.schedulers.slurm import answers, commands
+from hpc_agent.schedulers.slurm.array_script import waiting_elements
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
+from hpc_agent.schedulers.slurm.waiting_elements import WaitingElements, of_whole_arrays
 
 log = EventLog("schedulers.slurm")
 
 _BEFORE = timedelta(hours=1)
 """Where sacct begins to look: whatever the clocks say, before the submission. A time to come is an error to it."""
-_ACCOUNTING_LAG = timedelta(seconds=15)
-"""How long after its end a job may be missing in accounting, on a busy machine."""
+_QUERIES_OF_A_PASS = 3
+"""squeue, sacct, and one more command: they come before submissions."""
 _DISABLED = "accounting storage is disabled"
 
 
@@ -55,10 +58,18 @@ class SlurmScheduler:
 
     name = "slurm"
 
-    def __init__(self, settings: SlurmSettings, *, cluster: str = "", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: SlurmSettings,
+        *,
+        cluster: str = "",
+        environ: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         """``cluster`` beats Slurm's own name; ``environ`` is our own when not given."""
         self._settings = settings
         self._cluster = cluster
+        self._requests = TokenBucket(settings.requests_per_second, settings.request_burst, clock)
         own = os.environ if environ is None else environ
         self._job_environ = scrubbed(own)
         self._query_environ = for_queries(own)
@@ -68,6 +79,7 @@ class SlurmScheduler:
         self._reported: set[tuple[str, str]] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
+        self._waiting = WaitingElements(clock)
         self._parsable = True
         """False once a site's wrapper of sbatch has refused the option."""
 
@@ -88,6 +100,21 @@ class SlurmScheduler:
     def _own_name(self) -> str:
         return self._config().get("ClusterName", "")
 
+    def _min_job_age(self) -> float:
+        """Seconds for which the controller remembers a job that has ended, at least; 0 where that is not known."""
+        number = self._config().get("MinJobAge", "").partition(" ")[0]
+        return float(number) if number.isdigit() else 0.0
+
+    def max_array_size(self) -> int:
+        """Elements of one array, at most; 0 where there are none.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        # The largest index is one less than this, and 0 is the first.
+        allowed = self._config().get("MaxArraySize", "")
+        return int(allowed) if allowed.isdigit() and int(allowed) > 1 else 0
+
     def _config(self) -> Mapping[str, str]:
         if not self._known_config:
             self._known_config = answers.parse_config(self._ask(commands.show_config()))
@@ -104,6 +131,7 @@ class SlurmScheduler:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
         argv = commands.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
         since = SYSTEM.now()
+        self._requests.take()
         try:
             answer = programs.run(
                 argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
@@ -164,11 +192,18 @@ class SlurmScheduler:
     def live_jobs(self) -> Sequence[LiveJob]:
         answer = self._squeue()
         self._listed_all = not answer.unreadable
+        self._waiting.note(answer.rows)
         self._report_unreadable(answer)
         return [answers.live_job(row) for row in answer.rows]
 
     def room(self) -> Capacity:
-        return Capacity()
+        """As many as the rate limit allows, less the queries of a pass."""
+        free = self._requests.available()
+        kept = min(_QUERIES_OF_A_PASS, self._settings.request_burst // 2)
+        return Capacity(
+            jobs=None if free is None else max(free - kept, 0),
+            at_once=self._settings.submissions_at_once,
+        )
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
@@ -199,8 +234,11 @@ class SlurmScheduler:
         unreadable = 0
         if self._has_sacct:
             try:
-                accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=jobs)
-                found = newest(accounting.records, jobs)
+                # Of one that never started sacct finds the row by the array's id only.
+                arrays = dict.fromkeys(job.partition("_")[0] for job in jobs)
+                accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=map(JobId, arrays))
+                # An element's own row comes after that of its array: with the same time it is the newest.
+                found = newest([*of_whole_arrays(accounting.records, jobs), *accounting.records], jobs)
                 unreadable += accounting.unreadable
             except SchedulerUnavailableError as error:
                 silence = error
@@ -215,9 +253,13 @@ class SlurmScheduler:
             else:
                 listed = newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 if self._has_sacct and silence is None:
-                    listed = {job: _once_accounting_may_know(record) for job, record in listed.items()}
+                    now = SYSTEM.now()
+                    listed = {job: once_accounting_may_know(record, now) for job, record in listed.items()}
                 found |= listed
                 unreadable += queue.unreadable
+                missing = [job for job in unclear if job not in found and "_" in job]
+                if missing and not queue.unreadable:
+                    found |= self._waiting.cancelled(missing, queue.rows, self._min_job_age())
         if silence is not None:
             log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
         if silence is not None or unreadable or not self._listed_all:
@@ -260,6 +302,7 @@ class SlurmScheduler:
         """
         words = [*([f"--partition={partition}"] if partition else []), str(script)]
         argv = commands.sbatch_test(words, self._settings.sbatch_args)
+        self._requests.take()
         answer = run(argv, {**self._job_environ, "TZ": "UTC"}, self._settings.sbatch_timeout, workdir)
         return answer.returncode, f"{answer.stderr}\n{answer.stdout}"
 
@@ -285,7 +328,12 @@ class SlurmScheduler:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if result.unreadable:
             self._report_once("sacct.rows_unreadable", kind=str(result.unreadable), rows=result.unreadable)
-        return replace(result, records=tuple((raw, _with_name(record)) for raw, record in result.records))
+        records = [(raw, _with_name(record)) for raw, record in result.records]
+        # Elements that never started have one row together.
+        for _, record in list(records):
+            ids = map(JobId, waiting_elements(record.id))
+            records += [(job, replace(record, id=job)) for job in ids]
+        return replace(result, records=tuple(records))
 
     def ask_accounting(self, argv: Sequence[str]) -> str | None:
         """What a query of sacct prints; None, from now on, where there is no accounting.
@@ -312,6 +360,7 @@ class SlurmScheduler:
         return printed(self._run(argv))
 
     def _run(self, argv: Sequence[str]) -> programs.CompletedProcess:
+        self._requests.take()
         return run(argv, self._query_environ, self._settings.command_timeout)
 
     def _report_unreadable(self, answer: answers.QueueAnswer) -> None:
@@ -331,13 +380,6 @@ class SlurmScheduler:
         if (event, kind) not in self._reported:
             self._reported.add((event, kind))
             log.warning(event, **keys)
-
-
-def _once_accounting_may_know(record: JobRecord) -> JobRecord:
-    """The controller's record; nothing yet of a job cancelled a moment ago: who did it, accounting alone says."""
-    if record.state is JobState.CANCELLED and record.ended and abs(SYSTEM.now() - record.ended) < _ACCOUNTING_LAG:
-        return unconfirmed_record(record.id)
-    return record
 
 
 def _with_name(record: JobRecord) -> JobRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hpc_agent.domain.job import JobState, LiveJob
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.inspector import AccountedUsage, JobInspector, ListedJob, SubmitTest
 from hpc_agent.schedulers.slurm.answers import JOB_ID, WOULD_START, state, time
+from hpc_agent.schedulers.slurm.array_driver import SlurmArrays
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter, read_table
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.usage_answers import parse_usage, sacct_usage
@@ -40,13 +42,15 @@ _WAITING = (JobState.PENDING, JobState.REQUEUED)
 class SlurmInspector(JobInspector):
     """See ``schedulers.inspector.JobInspector``."""
 
-    def __init__(self, scheduler: SlurmScheduler) -> None:
-        super().__init__(scheduler)
-        self._slurm = scheduler
+    def __init__(self, slurm: SlurmScheduler, arrays: SlurmArrays) -> None:
+        super().__init__(arrays)
+        self._slurm = slurm
+        self._arrays = arrays
 
     def listed(self) -> Sequence[ListedJob]:
         delimiter = new_delimiter()
-        return parse_listed(self._slurm.ask(squeue_listed(self._slurm.user, delimiter)), delimiter)
+        found = parse_listed(self._slurm.ask(squeue_listed(self._slurm.user, delimiter)), delimiter)
+        return [replace(each, job=self._arrays.with_own_name(each.job)) for each in found]
 
     def usage(self, jobs: Sequence[str], since: datetime) -> Mapping[str, AccountedUsage]:
         found: dict[str, AccountedUsage] = {}

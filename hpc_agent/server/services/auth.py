@@ -1,13 +1,13 @@
-"""``auth.*``, ``users.*`` and ``server.*``: logins, users, and key pairs of users and tasks."""
+"""``auth.*`` and ``server.*``: logins, users, and key pairs of users and tasks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.redact import Secret
-from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Json, Name, RequestBody, Service, Transaction, iso
+from hpc_agent.server.action import Access, Answer, Call, Name, RequestBody, Service, Transaction, iso
 from hpc_agent.server.api_fault import ApiFault, invalid, refuse_control_characters
 from hpc_agent.server.authentication import ADMIN, API_VERSION, LINGER, SERVER_VERSION, AuthenticatedCaller
 from hpc_agent.server.owner_credentials import new_access_key, new_secret_key
@@ -18,9 +18,8 @@ from hpc_agent.server.store.key_store import Credential, hash_of
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 auth = Service("auth")
-users = Service("users")
 server = Service("server")
-services = (auth, users, server)
+services = (auth, server)
 
 SERVERS_OWN = "of this server's conf file"
 """Label of the key pair that the server writes into its conf file."""
@@ -64,37 +63,16 @@ def _insert(moment: Transaction, who: AuthenticatedCaller, email: str = "") -> N
     documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
 
 
-@users.action(Json, Access.READ)
-def get_all(request: Json, call: Call) -> Answer:
-    """List users."""
-    found, paging = listing.find(call.db, documents.users, request)
-    return {"users": found, **paging}
-
-
-@users.action(RequestBody, Access.READ)
-def get_current_user(request: RequestBody, call: Call) -> Answer:
-    """The calling user, with role and company."""
-    who = call.identity
-    return {
-        "user": {
-            "id": who.user,
-            "name": who.user_name,
-            "role": who.role,
-            "company": {"id": who.company, "name": who.company_name},
-        }
-    }
-
-
-@users.action(RequestBody, Access.READ)
-def get_vaults(request: RequestBody, call: Call) -> Answer:
-    """Always empty: this server has no vaults."""
-    return {"vaults": []}
-
-
 @server.action(RequestBody, Access.READ)
 def info(request: RequestBody, call: Call) -> Answer:
     """Versions of the server and of its API."""
     return {"version": SERVER_VERSION, "build": "hpc-agent", "api_version": API_VERSION, "feature_set": "basic"}
+
+
+@server.action(RequestBody, Access.READ)
+def config(request: RequestBody, call: Call) -> Answer:
+    """What of this server's configuration clients may know: nothing."""
+    return {}
 
 
 class UserRequest(RequestBody, frozen=True):
@@ -113,6 +91,37 @@ class RevokeRequest(UserRequest, frozen=True):
 
 class TaskRequest(RequestBody, frozen=True):
     task: str
+
+
+class EditCredentialsRequest(RequestBody, frozen=True):
+    access_key: str
+    label: str = ""
+
+
+class EditUserRequest(RequestBody, frozen=True):
+    user: str
+    role: Literal["admin", "user"]
+
+
+@auth.action(EditCredentialsRequest, Access.WRITE)
+def edit_credentials(request: EditCredentialsRequest, call: Call) -> Answer:
+    """Change the label of a key pair."""
+    refuse_control_characters(request.label, "label")
+    found = key_store.get(call.db, request.access_key)
+    if found is None or SERVERS_OWN in (found.label, request.label):
+        return {"updated": 0}
+    key_store.remove(call.db, request.access_key)
+    key_store.add(call.db, replace(found, label=request.label[:200]))
+    return {"updated": 1}
+
+
+@auth.action(EditUserRequest, Access.WRITE)
+def edit_user(request: EditUserRequest, call: Call) -> Answer:
+    """Make a user an administrator, or an administrator a user."""
+    if request.user == call.identity.user:
+        raise invalid("administrators keep their own role: another one may change it")
+    updated = documents.users.update(call.db, request.user, {"role": request.role})
+    return {"updated": updated, "fields": {"role": request.role} if updated else {}}
 
 
 @auth.action(CreateCredentialsRequest, Access.WRITE)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime, timezone
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, unique
 from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import event_store
+from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import tasks
-from hpc_agent.server.store.event_store import Report
+from hpc_agent.server.store.event_store import DEBUG_IMAGE, Report
 from hpc_agent.struct_types import decodable
 
 service = Service("events")
 
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+HistogramKey = Literal["iter", "timestamp", "iso_time"]
 _DEFAULT_SAMPLES = 6000
 _LATEST_MOMENT = 2.0**53
 
@@ -54,7 +55,7 @@ MetricFilter = Annotated[list[MetricVariants], msgspec.Meta(max_length=1000)]
 
 
 class HistogramRequest(OwnerRequest, frozen=True):
-    key: Literal["iter", "timestamp", "iso_time"] = "iter"
+    key: HistogramKey = "iter"
     samples: int = _DEFAULT_SAMPLES
     metrics: MetricFilter = []
 
@@ -87,7 +88,7 @@ class DeleteEventsRequest(RequestBody, frozen=True):
     task: str
 
 
-def _check(request: OwnerRequest, call: Call) -> None:
+def check_owner(request: OwnerRequest, call: Call) -> None:
     if not request.model_events:
         existing_task(call, request.task, ("status",))
 
@@ -95,7 +96,7 @@ def _check(request: OwnerRequest, call: Call) -> None:
 @service.action(LogRequest, Access.READ)
 def get_task_log(request: LogRequest, call: Call) -> Answer:
     """Console chunks nearest to ``from_timestamp`` (without it the newest, or oldest), in the order asked for."""
-    _check(request, call)
+    check_owner(request, call)
     start = None if request.from_timestamp is None else _milliseconds(request.from_timestamp)
     earlier = request.navigate_earlier
     found = event_store.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
@@ -122,13 +123,16 @@ def _fields(chunk: event_store.StoredChunk) -> Json:
         "level": chunk.level,
         "worker": chunk.worker,
         "msg": chunk.msg,
+        "metric": chunk.metric or "",
+        "variant": chunk.variant or "",
+        "iter": chunk.iter or 0,
     }
 
 
 @service.action(EventsRequest, Access.READ)
 def get_task_events(request: EventsRequest, call: Call) -> Answer:
     """Events of a task."""
-    _check(request, call)
+    check_owner(request, call)
     offset = _offset(request.scroll_id)
     kind = request.event_type.replace(" ", "_") if request.event_type else None
     found, total = event_store.page(
@@ -153,16 +157,23 @@ def _offset(scroll: str | None) -> int:
 @service.action(HistogramRequest, Access.READ)
 def scalar_metrics_iter_histogram(request: HistogramRequest, call: Call) -> Answer:
     """Scalars of a task, sampled: ``{metric: {variant: {name, x, y}}}``."""
-    _check(request, call)
-    curves: dict[str, dict[str, Any]] = defaultdict(dict)
-    for curve in event_store.series(
+    check_owner(request, call)
+    return curves_of(call, request.task, request.key, max(request.samples, 0), request.metrics)
+
+
+def curves_of(
+    call: Call, task: str, key: HistogramKey, samples: int, metrics: list[MetricVariants]
+) -> dict[str, dict[str, Json]]:
+    """``{metric: {variant: {name, x, y}}}``; ``samples`` 0 for all points."""
+    curves: dict[str, dict[str, Json]] = defaultdict(dict)
+    for curve in scalar_store.series(
         call.db,
-        request.task,
-        axis="iter" if request.key == "iter" else "timestamp",
-        samples=max(request.samples, 0),
-        metrics=[(wanted.metric, wanted.variants) for wanted in request.metrics],
+        task,
+        axis="iter" if key == "iter" else "timestamp",
+        samples=samples,
+        metrics=[(wanted.metric, wanted.variants) for wanted in metrics],
     ):
-        x = [_iso_time(moment) for moment in curve.x] if request.key == "iso_time" else curve.x
+        x = [_iso_time(moment) for moment in curve.x] if key == "iso_time" else curve.x
         curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y}
     return dict(curves)
 
@@ -181,7 +192,7 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
     for id in unique(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
-            for s in event_store.single_values(call.db, id)
+            for s in scalar_store.single_values(call.db, id)
         ]
         name = (tasks.get(call.db, id, ("name",)) or {}).get("name", "")
         if values:
@@ -192,10 +203,10 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
 @service.action(PlotsRequest, Access.READ)
 def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
     """Plots of a task."""
-    _check(request, call)
+    check_owner(request, call)
     wanted = {item.metric: set(item.variants) for item in request.metrics}
     found = [
-        _event(report)
+        event_of(report)
         for report in event_store.latest_reports(call.db, request.task, "plot", request.iters)
         if not wanted
         or (report.metric in wanted and (not wanted[report.metric] or report.variant in wanted[report.metric]))
@@ -203,7 +214,7 @@ def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
     return {"plots": found, "returned": len(found), "total": len(found)}
 
 
-def _event(report: Report) -> Json:
+def event_of(report: Report) -> Json:
     return {
         **report.body,
         "task": report.task,
@@ -218,13 +229,23 @@ def _event(report: Report) -> Json:
 @service.action(ImagesRequest, Access.READ)
 def debug_images(request: ImagesRequest, call: Call) -> Answer:
     """Debug images of ``iters`` iterations a task; ``scroll_id`` continues after the last iteration of each."""
+    return _by_iteration(request, call, DEBUG_IMAGE)
+
+
+@service.action(ImagesRequest, Access.READ)
+def plots(request: ImagesRequest, call: Call) -> Answer:
+    """Plots of ``iters`` iterations a task; ``scroll_id`` continues after the last iteration of each."""
+    return _by_iteration(request, call, "plot")
+
+
+def _by_iteration(request: ImagesRequest, call: Call, type: str) -> Answer:
     place = {} if request.refresh else _place(request.scroll_id)
     shown = []
     for wanted in request.metrics:
         found = event_store.reports_by_iteration(
             call.db,
             wanted.task,
-            "training_debug_image",
+            type,
             metric=wanted.metric,
             earlier=request.navigate_earlier,
             start=place.get(wanted.task),
@@ -234,7 +255,7 @@ def debug_images(request: ImagesRequest, call: Call) -> Answer:
         by_iteration = [
             {
                 "iter": iteration,
-                "events": [_event(report) for report in group if not variants or report.variant in variants],
+                "events": [event_of(report) for report in group if not variants or report.variant in variants],
             }
             for iteration, group in groupby(found, key=lambda report: report.iter)
         ]

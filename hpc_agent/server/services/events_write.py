@@ -1,4 +1,4 @@
-"""Events in: console, scalars, plots, images. One bad event costs itself, not its batch.
+"""Events in: console, scalars, plots, images.
 
 See docs/internals/clearml-protocol.md#event-types.
 """
@@ -6,59 +6,25 @@ See docs/internals/clearml-protocol.md#event-types.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Batch, Call, Int64, Json, RequestBody, Service
+from hpc_agent.server.action import Access, Answer, Batch, Call, Json, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.store import event_store
+from hpc_agent.server.event_batch import EventBatch, EventOwner, Reported, parsed
+from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import models, tasks
-from hpc_agent.server.store.event_store import SINGLE_VALUE, Report, Scalar, StoredChunk
-from hpc_agent.struct_types import decodable
+from hpc_agent.server.store.scalar_store import SINGLE_VALUE, NewPoint
 from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED, VALIDATION_ERROR
 
 service = Service("events")
 
 _LOCKED = frozenset({TaskStatus.PUBLISHED.value, TaskStatus.PUBLISHING.value})
-_LATEST_MOMENT = 2.0**53
 _MOST_LATEST = 5000
 """Metrics and variants whose latest values are kept in the task, which is read and written as a whole."""
-
-
-class _Event(RequestBody, frozen=True):
-    task: str
-    timestamp: float | None = None
-    worker: str | None = None
-    allow_locked: bool = False
-    model_event: bool = False
-
-
-class _Log(_Event, frozen=True):
-    msg: str = ""
-    level: str = "INFO"
-
-
-class _Measured(_Event, frozen=True):
-    metric: str = ""
-    variant: str = ""
-    iter: Int64 = 0
-
-
-class _ScalarEvent(_Measured, frozen=True, kw_only=True):
-    value: float
-
-
-_TYPES: dict[str, type[_Event]] = {
-    "log": _Log,
-    "training_stats_scalar": _ScalarEvent,
-    "training_stats_vector": _Measured,
-    "training_debug_image": _Measured,
-    "plot": _Measured,
-}
 
 
 class MixedLockFault(ApiFault):
@@ -68,152 +34,112 @@ class MixedLockFault(ApiFault):
         super().__init__(VALIDATION_ERROR, detail, **data)
 
 
-@service.action(Json, Access.REPORT)
-def add(request: Json, call: Call) -> Answer:
+@service.action(Json, Access.REPORT, prepare=parsed)
+def add(batch: EventBatch, call: Call) -> Answer:
     """Store one event."""
-    _store([request], call)
-    return {}
+    return _store(batch, call)
 
 
-@service.action(Batch, Access.REPORT)
-def add_batch(request: Batch, call: Call) -> Answer:
+@service.action(Batch, Access.REPORT, prepare=parsed)
+def add_batch(batch: EventBatch, call: Call) -> Answer:
     """Store events, one JSON object a line."""
-    added, problems = _store(request, call)
-    return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
+    return _store(batch, call)
 
 
-def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
-    """How many were stored, and what was wrong with the others.
-
+def _store(batch: EventBatch, call: Call) -> Answer:
+    """
     Raises:
         ApiFault: 400/131, no event was stored.
     """
-    problems: Counter[str] = Counter()
-    chunks: list[StoredChunk] = []
-    scalars: list[Scalar] = []
-    reports: list[Report] = []
-    owners = _Owners(call)
-    for raw in batch:
+    problems = Counter(batch.problems)
+    stored: dict[EventOwner, Reported] = {}
+    lock_rules: dict[str, bool] = {}
+    for owner, reported in batch.by_owner.items():
         try:
-            kind, event = _typed(raw)
-            owners.check(event)
-            stored = _stored(kind, event, raw, call)
+            _check(call, owner, lock_rules)
         except MixedLockFault:
             raise
-        except (ApiFault, msgspec.ValidationError) as error:
-            problems[str(error)] += 1
-            continue
-        if isinstance(stored, StoredChunk):
-            chunks.append(stored)
-        elif isinstance(stored, Scalar):
-            scalars.append(stored)
+        except ApiFault as fault:
+            problems[str(fault)] += len(reported)
         else:
-            reports.append(stored)
-    added = len(chunks) + len(scalars) + len(reports)
-    if not added:
+            stored[owner] = reported
+    if not stored:
         raise ApiFault(EVENTS_NOT_ADDED, "; ".join(problems) or "the batch is empty")
-    event_store.add_chunks(call.db, chunks)
-    event_store.add_scalars(call.db, scalars)
-    event_store.add_reports(call.db, reports)
-    _note(call, owners.tasks, scalars, reports)
-    return added, problems
+    for owner, reported in stored.items():
+        event_store.add_chunks(call.db, reported.chunks)
+        for (metric, variant), points in reported.points.items():
+            series = (owner.id, metric, variant)
+            scalar_store.add_points(call.db, series, points, worker=reported.workers[metric, variant])
+        event_store.add_reports(call.db, reported.reports)
+        if not owner.is_model:
+            _note(call, owner.id, reported)
+    added = sum(map(len, stored.values()))
+    return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 
 
-def _typed(raw: Json) -> tuple[str, _Event]:
-    kind = str(raw.get("type", "")).replace(" ", "_")
-    if kind not in _TYPES:
-        raise invalid("unknown event type", type=kind[:64])
-    event = msgspec.convert({k: v for k, v in raw.items() if v is not None}, decodable(_TYPES[kind]), strict=False)
-    if event.timestamp is not None and not abs(event.timestamp) < _LATEST_MOMENT:
-        raise invalid("timestamp must be in milliseconds")
-    return kind, event
+def _check(call: Call, owner: EventOwner, lock_rules: dict[str, bool]) -> None:
+    """
+    Raises:
+        ApiFault: the task or model does not exist, or is published.
+    """
+    status = _status(call, owner)
+    if status is None:
+        raise invalid("Invalid model id" if owner.is_model else "Invalid task id", id=owner.id[:64])
+    if lock_rules.setdefault(owner.id, owner.allow_locked) != owner.allow_locked:
+        raise MixedLockFault("the events of one task must agree on allow_locked", task=owner.id)
+    if status in _LOCKED and not owner.allow_locked:
+        raise invalid("a published task takes no events", task=owner.id)
 
 
-def _stored(kind: str, event: _Event, raw: Json, call: Call) -> StoredChunk | Scalar | Report:
-    timestamp = int(call.now.timestamp() * 1000 if event.timestamp is None else event.timestamp)
-    worker = event.worker or call.worker
-    if isinstance(event, _Log):
-        return StoredChunk(event.task, timestamp, event.level, worker, event.msg)
-    assert isinstance(event, _Measured)
-    if isinstance(event, _ScalarEvent):
-        return Scalar(event.task, event.metric, event.variant, event.iter, timestamp, event.value, worker)
-    body = {**raw, "type": kind, "worker": worker}
-    return Report(event.task, kind, event.metric, event.variant, event.iter, timestamp, body)
+def _status(call: Call, owner: EventOwner) -> str | None:
+    if owner.is_model:
+        return "" if models.get(call.db, owner.id, ("id",)) else None
+    task = tasks.get(call.db, owner.id, ("status",))
+    return None if task is None else str(task["status"])
 
 
-class _Owners:
-    """The tasks and models that a batch names, each looked up once."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._seen: dict[tuple[str, bool], str | None] = {}
-        self._lock_rule: dict[str, bool] = {}
-
-    @property
-    def tasks(self) -> Iterable[str]:
-        return [id for (id, model), status in self._seen.items() if not model and status is not None]
-
-    def check(self, event: _Event) -> None:
-        """
-        Raises:
-            ApiFault: the task or model does not exist, or is published.
-        """
-        key = (event.task, event.model_event)
-        if key not in self._seen:
-            self._seen[key] = self._status(*key)
-        status = self._seen[key]
-        if status is None:
-            raise invalid("Invalid model id" if event.model_event else "Invalid task id", id=event.task[:64])
-        if self._lock_rule.setdefault(event.task, event.allow_locked) != event.allow_locked:
-            raise MixedLockFault("the events of one task must agree on allow_locked", task=event.task)
-        if status in _LOCKED and not event.allow_locked:
-            raise invalid("a published task takes no events", task=event.task)
-
-    def _status(self, id: str, model: bool) -> str | None:
-        if model:
-            return "" if models.get(self._call.db, id, ("id",)) else None
-        task = tasks.get(self._call.db, id, ("status",))
-        return None if task is None else str(task["status"])
+def _note(call: Call, task: str, reported: Reported) -> None:
+    """Leave on a task that it is alive, how far it is, and its latest figures."""
+    changes: dict[str, Any] = {"last_update": call.time}
+    iterations = [point[0] for points in reported.points.values() for point in points if point[0] != SINGLE_VALUE]
+    iterations += [report.iter for report in reported.reports]
+    if iterations or reported.points:
+        before = tasks.get(call.db, task, ("last_iteration", "last_metrics")) or {}
+        changes["last_iteration"] = max(0, *iterations, before.get("last_iteration", 0))
+        changes["last_metrics"] = _latest(before.get("last_metrics", {}), reported.points)
+    tasks.update(call.db, task, changes)
 
 
-def _note(call: Call, touched: Iterable[str], scalars: list[Scalar], reports: list[Report]) -> None:
-    """Leave on each task that it is alive, how far it is, and its latest figures."""
-    by_task: dict[str, list[Scalar]] = defaultdict(list)
-    latest: dict[str, int] = {}
-    for scalar in scalars:
-        if scalar.iter != SINGLE_VALUE:
-            latest[scalar.task] = max(scalar.iter, latest.get(scalar.task, 0))
-        by_task[scalar.task].append(scalar)
-    for report in reports:
-        latest[report.task] = max(report.iter, latest.get(report.task, 0))
-    for task in touched:
-        changes: dict[str, Any] = {"last_update": call.time}
-        if task in latest or task in by_task:
-            before = tasks.get(call.db, task, ("last_iteration", "last_metrics")) or {}
-            changes["last_iteration"] = max(latest.get(task, 0), before.get("last_iteration", 0))
-            changes["last_metrics"] = _latest(before.get("last_metrics", {}), by_task.get(task, []))
-        tasks.update(call.db, task, changes)
-
-
-def _latest(metrics: Json, scalars: list[Scalar]) -> Json:
+def _latest(metrics: Json, points: Mapping[tuple[str, str], Iterable[NewPoint]]) -> Json:
     """``{md5(metric): {md5(variant): {metric, variant, value, min_value, max_value, …}}}``, as clients look it up."""
     result = {key: dict(variants) for key, variants in metrics.items()}
     shown = sum(map(len, result.values()))
-    for scalar in sorted(scalars, key=lambda s: s.iter):
-        if scalar.value != scalar.value:
-            continue
-        old = result.get(_key(scalar.metric), {}).get(_key(scalar.variant), {})
-        if not old and shown >= _MOST_LATEST:
+    for (metric, variant), of_series in points.items():
+        numbers = sorted((iteration, value) for iteration, _, value in of_series if value == value)
+        old = result.get(_key(metric), {}).get(_key(variant), {})
+        if not numbers or (not old and shown >= _MOST_LATEST):
             continue
         shown += 0 if old else 1
-        variants = result.setdefault(_key(scalar.metric), {})
-        new = {**old, "metric": scalar.metric, "variant": scalar.variant, "value": scalar.value}
-        if not old or scalar.value < old["min_value"]:
-            new |= {"min_value": scalar.value, "min_value_iteration": scalar.iter}
-        if not old or scalar.value > old["max_value"]:
-            new |= {"max_value": scalar.value, "max_value_iteration": scalar.iter}
-        variants[_key(scalar.variant)] = new
+        new = {**old, "metric": metric, "variant": variant, **_figures(old, numbers)}
+        result.setdefault(_key(metric), {})[_key(variant)] = new
     return result
+
+
+def _figures(old: Json, points: list[tuple[int, float]]) -> Json:
+    """What is new of a series, whose figures were ``old``, after these iterations and values."""
+    # A series that an older version began is counted from here on.
+    before = old.get("count", 0)
+    count = before + len(points)
+    values = [value for _, value in points]
+    mean = old.get("mean_value", 0.0) * (before / count) + math.fsum(value / count for value in values)
+    new = {"value": values[-1], "count": count, "mean_value": mean}
+    if "first_value" not in old:
+        new |= {"first_value": values[0], "first_value_iteration": points[0][0]}
+    for name, value in (("min", min(values)), ("max", max(values))):
+        beats = not old or (value < old["min_value"] if name == "min" else value > old["max_value"])
+        if beats:
+            new |= {f"{name}_value": value, f"{name}_value_iteration": points[values.index(value)][0]}
+    return new
 
 
 def _key(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpc_agent.server import listing
+from hpc_agent.server import joined, listing
 from hpc_agent.server.action import (
     Access,
     Answer,
@@ -14,26 +14,33 @@ from hpc_agent.server.action import (
     Json,
     RequestBody,
     Service,
-    Transaction,
     given,
-    unique,
 )
-from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import owns
+from hpc_agent.server.listing import with_subprojects
 from hpc_agent.server.roles import OwnerKind
+from hpc_agent.server.services.metadata import metadata_by_key
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import query as q
+from hpc_agent.server.store import project_queries
 from hpc_agent.server.store.documents import Document, models, new_id, tasks
-from hpc_agent.server.store.query import Query
-from hpc_agent.wire.error_kinds import INVALID_MODEL_ID, MODEL_IN_USE
+from hpc_agent.server.store.project_queries import in_projects
+from hpc_agent.wire.error_kinds import INVALID_MODEL_ID
 
 service = Service("models")
-_ARCHIVED = "archived"
 
 
 class ModelRequest(RequestBody, frozen=True):
     model: str
+
+
+class OutputOfTaskRequest(RequestBody, frozen=True):
+    task: str
+
+
+class FrameworksRequest(RequestBody, frozen=True):
+    projects: Ids | None = None
 
 
 class ModelContent(RequestBody, frozen=True):
@@ -82,14 +89,6 @@ class DeleteMetadataRequest(ModelRequest, frozen=True):
     keys: list[str]
 
 
-class DeleteModelRequest(ModelRequest, frozen=True):
-    force: bool = False
-
-
-class ManyModelsRequest(RequestBody, frozen=True):
-    ids: Ids
-
-
 _FIELDS = {
     name: name
     for name in (
@@ -128,15 +127,8 @@ def _content(request: ModelContent, call: Call) -> dict[str, Any]:
         existing_task(call, request.task, ("status",))
     changes = given(request, _FIELDS)
     if "metadata" in changes:
-        changes["metadata"] = _by_key(changes["metadata"])
+        changes["metadata"] = metadata_by_key(changes["metadata"])
     return changes
-
-
-def _by_key(metadata: list[Json] | Json) -> Json:
-    """Clients send a list or an object and read an object."""
-    if isinstance(metadata, dict):
-        return metadata
-    return {str(item["key"]): item for item in metadata if "key" in item}
 
 
 def _insert(call: Call, **fields: Any) -> str:
@@ -145,6 +137,7 @@ def _insert(call: Call, **fields: Any) -> str:
         **call.owner,
         "created": call.time,
         "last_update": call.time,
+        "last_change": call.time,
         "ready": True,
         "comment": "",
         "tags": [],
@@ -165,6 +158,39 @@ def get_all(request: Json, call: Call) -> Answer:
     return {"models": found, **paging}
 
 
+@service.action(Json, Access.READ)
+def get_all_ex(request: Json, call: Call) -> Answer:
+    """List models, with what they refer to in place of ids."""
+    found, paging = joined.find(call.db, models, request)
+    return {"models": found, **paging}
+
+
+@service.action(Json, Access.READ)
+def get_by_id_ex(request: Json, call: Call) -> Answer:
+    """Models by their ids, with what they refer to in place of ids."""
+    if not request.get("id"):
+        raise invalid("give the ids as id")
+    return {"models": joined.find(call.db, models, request)[0]}
+
+
+@service.action(OutputOfTaskRequest, Access.READ)
+def get_by_task_id(request: OutputOfTaskRequest, call: Call) -> Answer:
+    """The last output model of a task."""
+    task = existing_task(call, request.task, ("models",))
+    outputs = task.get("models", {}).get("output") or []
+    found = models.get(call.db, str(outputs[-1].get("model"))) if outputs else None
+    if found is None:
+        raise ApiFault(INVALID_MODEL_ID, "the task has no output model", task=request.task)
+    return {"model": found}
+
+
+@service.action(FrameworksRequest, Access.READ)
+def get_frameworks(request: FrameworksRequest, call: Call) -> Answer:
+    """Frameworks of the models in projects and those inside them; of all where none are given."""
+    ids = with_subprojects(call.db, request.projects) if request.projects else None
+    return {"frameworks": project_queries.distinct(call.db, models, "framework", [in_projects(models, ids)])}
+
+
 @service.action(ModelRequest, Access.READ)
 def get_by_id(request: ModelRequest, call: Call) -> Answer:
     """One model."""
@@ -174,7 +200,10 @@ def get_by_id(request: ModelRequest, call: Call) -> Answer:
 @service.action(CreateModelRequest, Access.WRITE)
 def create(request: CreateModelRequest, call: Call) -> Answer:
     """Create a model."""
-    return {"id": _insert(call, **_content(request, call)), "created": True}
+    content = _content(request, call)
+    if request.task and request.iteration is not None:
+        _reached(call, request.task, request.iteration)
+    return {"id": _insert(call, **content), "created": True}
 
 
 @service.action(EditModelRequest, Access.WRITE)
@@ -190,8 +219,18 @@ def update(request: EditModelRequest, call: Call) -> Answer:
 
 
 def _change(call: Call, model: str, changes: dict[str, Any]) -> Answer:
-    existing_model(call, model)
-    return {"updated": models.update(call.db, model, {**changes, "last_update": call.time}), "fields": changes}
+    present = existing_model(call, model)
+    stored = {**changes, "last_update": call.time, "last_change": call.time}
+    if "last_iteration" in changes:
+        _reached(call, changes.get("task") or present.get("task", ""), changes["last_iteration"])
+    return {"updated": models.update(call.db, model, stored), "fields": changes}
+
+
+def _reached(call: Call, task: str, iteration: int) -> None:
+    """A model of an iteration shows that its task has come so far."""
+    found = tasks.get(call.db, task, ("last_iteration",)) if task else None
+    if found is not None and iteration > found.get("last_iteration", 0):
+        tasks.update(call.db, task, {"last_iteration": iteration, "last_update": call.time})
 
 
 @service.action(UpdateForTaskRequest, Access.WRITE)
@@ -207,7 +246,10 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     # A task may name any model among its outputs; the owner is a field of the model.
     if models.get(call.db, identifier, ("name",)) and owns(call, OwnerKind.MODEL, identifier):
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
-    fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
+    if "last_iteration" in changes:
+        _reached(call, request.task, changes["last_iteration"])
+    # Not ready: it becomes final when its task is published.
+    fields = {"name": task["name"], "project": task.get("project"), "task": request.task, "ready": False, **changes}
     identifier = _insert(call, **fields)
     reference = {"model": identifier, "name": fields["name"]}
     sides = {"input": task.get("models", {}).get("input") or [], "output": [reference]}
@@ -215,17 +257,13 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     return {"id": identifier, "created": True, "updated": 1, "fields": changes}
 
 
-@service.action(ModelRequest, Access.WRITE)
-def set_ready(request: ModelRequest, call: Call) -> Answer:
-    """Mark a model as ready (published)."""
-    return {"updated": _change(call, request.model, {"ready": True})["updated"]}
-
-
 @service.action(MetadataRequest, Access.WRITE)
 def add_or_update_metadata(request: MetadataRequest, call: Call) -> Answer:
     """Merge metadata of a model."""
     kept = {} if request.replace_metadata else existing_model(call, request.model).get("metadata", {})
-    return {"updated": _change(call, request.model, {"metadata": {**kept, **_by_key(request.metadata)}})["updated"]}
+    return {
+        "updated": _change(call, request.model, {"metadata": {**kept, **metadata_by_key(request.metadata)}})["updated"]
+    }
 
 
 @service.action(DeleteMetadataRequest, Access.WRITE)
@@ -235,48 +273,3 @@ def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
     gone = set(request.keys)
     kept = {key: item for key, item in present.items() if key not in gone}
     return {"updated": _change(call, request.model, {"metadata": kept})["updated"]}
-
-
-@service.action(DeleteModelRequest, Access.WRITE)
-def delete(request: DeleteModelRequest, call: Call) -> Answer:
-    """Delete a model; refused while a task uses it, without force."""
-    model = existing_model(call, request.model)
-    if not request.force and in_use(call, request.model):
-        raise ApiFault(MODEL_IN_USE, "use force=true", id=request.model)
-    return {"deleted": bool(models.delete(call.db, request.model)), "url": model.get("uri")}
-
-
-def _tag(call: Call, model: str, archived: bool) -> None:
-    kept = [tag for tag in existing_model(call, model).get("system_tags", []) if tag != _ARCHIVED]
-    _change(call, model, {"system_tags": [*kept, _ARCHIVED] if archived else kept})
-
-
-@service.action(ManyModelsRequest, Access.WRITE)
-def archive_many(request: ManyModelsRequest, call: Call) -> Answer:
-    """Archive models."""
-    for model in unique(request.ids):
-        _tag(call, model, True)
-    return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
-
-
-@service.action(ManyModelsRequest, Access.WRITE)
-def unarchive_many(request: ManyModelsRequest, call: Call) -> Answer:
-    """Bring archived models back."""
-    for model in unique(request.ids):
-        _tag(call, model, False)
-    return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}
-
-
-def in_use(at: Transaction, model: str, *, other_than: str = "") -> bool:
-    """Whether a task other than ``other_than`` names the model among its inputs or outputs."""
-    if not model.isalnum():
-        return False
-    names_it = q.matches(q.field(tasks.table, "models"), f'"{model}"')
-    another = q.negate(q.compare(q.field(tasks.table, "id"), "=", other_than))
-    return bool(tasks.find(at.db, Query((names_it, another), fields=("name",), limit=1)))
-
-
-def drop_models_of(at: Transaction, task: str) -> int:
-    """Delete the records of the models that ``task`` made and no other task uses; returns how many."""
-    made = models.find(at.db, Query((q.compare(q.field(models.table, "task"), "=", task),), fields=("name",)))
-    return sum(models.delete(at.db, model["id"]) for model in made if not in_use(at, model["id"], other_than=task))

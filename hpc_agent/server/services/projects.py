@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import Document, models, new_id, projects, tasks
+from hpc_agent.server.store.documents import Document, new_id, projects
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.error_kinds import INVALID_PROJECT_ID, NAME_TAKEN, PROJECT_HAS_TASKS
+from hpc_agent.struct_types import decodable
+from hpc_agent.wire.error_kinds import INVALID_PROJECT_ID, INVALID_PROJECT_NAME, NAME_TAKEN, PROJECT_LOCATION
 
 service = Service("projects")
-_DEPTH = 10
+DEEPEST = 10
 
 
 class ProjectRequest(RequestBody, frozen=True):
@@ -34,10 +37,6 @@ class UpdateProjectRequest(ProjectRequest, frozen=True):
     default_output_destination: str | None = None
 
 
-class DeleteProjectRequest(ProjectRequest, frozen=True):
-    force: bool = False
-
-
 def existing_project(call: Call, project: str) -> Document:
     """
     Raises:
@@ -52,20 +51,30 @@ def existing_project(call: Call, project: str) -> Document:
 def project_named(call: Call, name: str, **fields: object) -> str:
     """The id of the project of exactly this name; created, parents first, where missing."""
     parts = _parts(name)
-    return _present(call, parts) or _insert(call, parts, **fields)
+    return present_project(call, "/".join(parts)) or _insert(call, parts, **fields)
+
+
+def project_of_move(call: Call, project: str | None, name: str | None) -> str | None:
+    """The id of the project that things are moved into; None for the root, which has the name ""."""
+    if project:
+        return str(existing_project(call, project)["id"])
+    if name is None:
+        raise invalid("give the project, or its name as project_name")
+    return project_named(call, name) if name else None
 
 
 def _parts(name: str) -> list[str]:
     parts = [part.strip() for part in name.split("/")]
     if not all(parts):
-        raise invalid("a project's name is made of non-empty parts between slashes", name=name)
-    if len(parts) > _DEPTH:
-        raise invalid(f"projects can be nested {_DEPTH} deep at most", name=name)
+        raise ApiFault(INVALID_PROJECT_NAME, "it is made of non-empty parts between slashes", name=name)
+    if len(parts) > DEEPEST:
+        raise invalid(f"projects can be nested {DEEPEST} deep at most", name=name)
     return parts
 
 
-def _present(call: Call, parts: list[str]) -> str | None:
-    named = q.compare(q.field(projects.table, "name"), "=", "/".join(parts))
+def present_project(call: Call, name: str) -> str | None:
+    """The id of the project of exactly this name."""
+    named = q.compare(q.field(projects.table, "name"), "=", name)
     found = projects.find(call.db, Query((named,), fields=("name",)))
     return str(found[0]["id"]) if found else None
 
@@ -91,12 +100,28 @@ def _insert(call: Call, parts: list[str], **fields: object) -> str:
     return str(project["id"])
 
 
+class _Place(RequestBody, frozen=True):
+    shallow_search: bool = False
+    parent: list[str | None] | str | None = None
+
+
+OPTIONS = frozenset({"shallow_search"})
+"""Fields of a ``projects.get_all`` that are not filters."""
+
+
+def within_place(request: Json) -> Json:
+    """The request with ``parent`` as ClearML means it: at any depth, unless ``shallow_search`` asks for one level."""
+    place = msgspec.convert(request, decodable(_Place), strict=False)
+    own = {name: value for name, value in request.items() if name not in ("path", "parent")}
+    if place.shallow_search:
+        return {**own, "parent": [None] if place.parent is None else place.parent}
+    return own if place.parent is None else {**own, "path": place.parent}
+
+
 @service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
-    # ``shallow_search`` looks at the top level only.
     """List projects."""
-    extra = [q.is_empty(q.field(projects.table, "parent"))] if request.get("shallow_search") is True else []
-    found, paging = listing.find(call.db, projects, request, extra=extra)
+    found, paging = listing.find(call.db, projects, within_place(request), options=OPTIONS)
     return {"projects": found, **paging}
 
 
@@ -110,7 +135,7 @@ def get_by_id(request: ProjectRequest, call: Call) -> Answer:
 def create(request: CreateProjectRequest, call: Call) -> Answer:
     """Create a project."""
     parts = _parts(request.name)
-    if _present(call, parts):
+    if present_project(call, "/".join(parts)):
         raise ApiFault(NAME_TAKEN, name=request.name)
     fields = given(request, ("description", "tags", "system_tags", "default_output_destination"))
     return {"id": _insert(call, parts, **fields)}
@@ -131,30 +156,25 @@ def _renamed(call: Call, project: Document, name: str) -> Json:
     """A project keeps its place in the tree; those inside it follow the new name."""
     old = project["name"]
     if name.rpartition("/")[0] != old.rpartition("/")[0] or not name.rpartition("/")[2].strip():
-        raise invalid("a rename keeps the project in its parent", name=name)
-    if name != old and _present(call, _parts(name)):
+        raise ApiFault(PROJECT_LOCATION, "a rename keeps the project in its parent: move it", name=name)
+    if name != old and present_project(call, name):
         raise ApiFault(NAME_TAKEN, name=name)
-    inside = q.holds(q.field(projects.table, "path"), project["id"])
-    for child in projects.find(call.db, Query((inside,), fields=("name",))):
-        projects.update(call.db, child["id"], {"name": name + child["name"].removeprefix(old)})
+    _rename_inside(call, project, name, project.get("path", []))
     return {"name": name, "basename": name.rpartition("/")[2]}
 
 
-@service.action(DeleteProjectRequest, Access.WRITE)
-def delete(request: DeleteProjectRequest, call: Call) -> Answer:
-    """Delete a project. Refused while it has tasks; with force they stay, without a project."""
-    existing_project(call, request.project)
-    within = {
-        collection: collection.find(
-            call.db,
-            Query((q.compare(q.field(collection.table, "project"), "=", request.project),), fields=("project",)),
-        )
-        for collection in (tasks, models)
-    }
-    if any(within.values()) and not request.force:
-        raise ApiFault(PROJECT_HAS_TASKS, "use force=true", id=request.project)
-    for collection, documents in within.items():
-        for document in documents:
-            collection.update(call.db, document["id"], {"project": None})
-    deleted = projects.delete(call.db, request.project)
-    return {"deleted": deleted, "disassociated_tasks": len(within[tasks])}
+def place_under(call: Call, project: Document, target: Document | None) -> None:
+    """Put a project, with those inside it, into another one, or at the top level."""
+    path = [*target.get("path", []), target["id"]] if target else []
+    name = f"{target['name']}/{project['basename']}" if target else project["basename"]
+    _rename_inside(call, project, name, path)
+    place = {"name": name, "parent": target and target["id"], "path": path, "last_update": call.time}
+    projects.update(call.db, project["id"], place)
+
+
+def _rename_inside(call: Call, project: Document, name: str, path: list[str]) -> None:
+    inside = q.holds(q.field(projects.table, "path"), project["id"])
+    for child in projects.find(call.db, Query((inside,), fields=("name", "path"))):
+        below = child["path"][child["path"].index(project["id"]) :]
+        changed = {"name": name + child["name"].removeprefix(project["name"]), "path": [*path, *below]}
+        projects.update(call.db, child["id"], changed)

@@ -6,17 +6,23 @@ See docs/internals/clearml-protocol.md#claim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service, given
+from hpc_agent.server import joined, listing
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service, Transaction, given
 from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.services.metadata import metadata_by_key
+from hpc_agent.server.services.queue_workers import workers_of
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store import queue_rows
+from hpc_agent.server.store import queue_rows, usage_history
 from hpc_agent.server.store.documents import Document, new_id, queues, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.queue_rows import EntryRow
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import (
     INVALID_QUEUE_ID,
     MULTIPLE_DEFAULT_QUEUES,
@@ -64,6 +70,15 @@ class NextTaskRequest(QueueRequest, frozen=True):
     task: str | None = None
 
 
+class SetMetadataRequest(QueueRequest, frozen=True):
+    metadata: list[Json]
+    replace_metadata: bool = False
+
+
+class DeleteQueueMetadataRequest(QueueRequest, frozen=True):
+    keys: list[str]
+
+
 class EntryRequest(QueueRequest, frozen=True):
     task: str
 
@@ -72,8 +87,12 @@ class RemoveRequest(EntryRequest, frozen=True):
     update_task_status: bool = False
 
 
-class MoveRequest(EntryRequest, frozen=True):
-    count: int = 1
+class _Entries(RequestBody, frozen=True):
+    max_task_entries: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+OPTIONS = frozenset(_Entries.__struct_fields__)
+"""Fields of a ``queues.get_all`` that are not filters."""
 
 
 def existing_queue(call: Call, queue: str) -> Document:
@@ -96,18 +115,34 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     if not name.strip():
         raise invalid("a queue needs a name")
     refuse_taken_name(call, name)
+    return insert_queue(call, name, **call.owner, **fields)
+
+
+def insert_queue(call: Transaction, name: str, **fields: object) -> str:
+    """Add a queue of a name that is free; returns its id."""
     queue = {
         "id": new_id(),
         "name": name,
-        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "tags": [],
         "system_tags": [],
+        "metadata": {},
         **fields,
     }
     queues.insert(call.db, queue)
     return str(queue["id"])
+
+
+def ensure_default_queue(call: Transaction, owner: Json) -> None:
+    """Make the queue ``default`` on a server that has no queue, as ClearML's server does at its first start."""
+    if queues.count(call.db, Query()) == 0:
+        insert_queue(call, "default", **owner, system_tags=["default"])
+
+
+def note_length(call: Call, queue: str) -> None:
+    """Record the length of a queue that has changed."""
+    usage_history.add_queue_length(call.db, queue, int(call.now.timestamp() * 1000), call.time)
 
 
 def queue_named(call: Call, name: str) -> str | None:
@@ -150,11 +185,30 @@ def get_all(request: Json, call: Call) -> Answer:
     wanted = listing.only_fields(request)
     # Entries are not a column: a request for them alone would look like one for all fields.
     columns = ["id" if name.startswith("entries") else name for name in wanted]
-    found, paging = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
+    hidden = "" if request.get("name") else _GLUE_TAG
+    asked = {**request, "only_fields": columns}
+    found, paging = listing.find(call.db, queues, asked, hidden=hidden, options=OPTIONS)
     if not wanted or any(name.startswith("entries") for name in wanted):
+        most = msgspec.convert(request, decodable(_Entries), strict=False).max_task_entries
         waiting = queue_rows.of_queues(call.db, [queue["id"] for queue in found])
-        found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
+        found = [_shown(queue, waiting.get(queue["id"], [])[:most]) for queue in found]
     return {"queues": found, **paging}
+
+
+@service.action(Json, Access.READ)
+def get_all_ex(request: Json, call: Call) -> Answer:
+    """List queues, with names of the tasks in them, and the workers that serve them."""
+    wanted = listing.only_fields(request)
+    answer = get_all({**request, "only_fields": [_top(name) for name in wanted]}, call)
+    only = wanted or ["entries.task.name"]
+    found = joined.expand(call.db, queues, answer["queues"], only)
+    if not wanted or any(_top(name) == "workers" for name in wanted):
+        found = [{**queue, "workers": workers_of(call, queue["id"])} for queue in found]
+    return {**answer, "queues": found}
+
+
+def _top(name: str) -> str:
+    return "id" if name.startswith("workers") else name.partition(".")[0]
 
 
 @service.action(OneQueueRequest, Access.READ)
@@ -189,6 +243,8 @@ def peek_task(request: QueueRequest, call: Call) -> Answer:
 def create(request: CreateQueueRequest, call: Call) -> Answer:
     """Create a queue."""
     fields = given(request, ("display_name", "tags", "system_tags", "metadata"))
+    if "metadata" in fields:
+        fields["metadata"] = metadata_by_key(fields["metadata"])
     return {"id": create_queue(call, request.name, **fields)}
 
 
@@ -199,6 +255,8 @@ def update(request: UpdateQueueRequest, call: Call) -> Answer:
     if request.name is not None and request.name != queue["name"]:
         refuse_taken_name(call, request.name)
     changes = given(request, ("name", "display_name", "tags", "system_tags", "metadata"))
+    if "metadata" in changes:
+        changes["metadata"] = metadata_by_key(changes["metadata"])
     updated = queues.update(call.db, request.queue, {**changes, "last_update": call.time})
     return {"updated": updated, "fields": changes}
 
@@ -214,6 +272,38 @@ def delete(request: DeleteQueueRequest, call: Call) -> Answer:
     for entry in waiting:
         _back_to_draft(call, entry.task, "Queue was deleted")
     return {"deleted": queues.delete(call.db, request.queue)}
+
+
+@service.action(SetMetadataRequest, Access.WRITE)
+def add_or_update_metadata(request: SetMetadataRequest, call: Call) -> Answer:
+    """Merge metadata of a queue."""
+    queue = existing_queue(call, request.queue)
+    kept = {} if request.replace_metadata else queue.get("metadata") or {}
+    return _save_metadata(call, request.queue, {**kept, **metadata_by_key(request.metadata)})
+
+
+@service.action(DeleteQueueMetadataRequest, Access.WRITE)
+def delete_metadata(request: DeleteQueueMetadataRequest, call: Call) -> Answer:
+    """Delete metadata of a queue."""
+    present = existing_queue(call, request.queue).get("metadata") or {}
+    gone = set(request.keys)
+    return _save_metadata(call, request.queue, {key: item for key, item in present.items() if key not in gone})
+
+
+def _save_metadata(call: Call, queue: str, metadata: Json) -> Answer:
+    return {"updated": queues.update(call.db, queue, {"metadata": metadata, "last_update": call.time})}
+
+
+@service.action(QueueRequest, Access.WRITE)
+def clear_queue(request: QueueRequest, call: Call) -> Answer:
+    """Remove all tasks from a queue; each gets the status that it had before."""
+    existing_queue(call, request.queue)
+    waiting = queue_rows.of_queue(call.db, request.queue)
+    queue_rows.remove_queue(call.db, request.queue)
+    for entry in waiting:
+        _back_to_draft(call, entry.task, "Queue was cleared")
+    queues.update(call.db, request.queue, {"last_update": call.time})
+    return {"removed_tasks": [entry.task for entry in waiting]}
 
 
 def _back_to_draft(call: Call, task: str, reason: str) -> None:
@@ -233,6 +323,7 @@ def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
         return {}
     entry = first[0]
     queue_rows.remove(call.db, request.queue, entry.task)
+    note_length(call, request.queue)
     queues.update(call.db, request.queue, {"last_update": call.time})
     answer: Answer = {"entry": {"task": entry.task, "added": entry.added}}
     task = tasks.get(call.db, entry.task, ("status", "company", "user"))
@@ -260,45 +351,11 @@ def remove_task(request: RemoveRequest, call: Call) -> Answer:
 def add_task(request: EntryRequest, call: Call) -> Answer:
     """Add a task to a queue, without changing its status."""
     existing_queue(call, request.queue)
-    existing_task(call, request.task, ("status",))
+    task = existing_task(call, request.task, ("execution",))
     if queue_rows.holds(call.db, request.queue, request.task):
         raise ApiFault(TASK_ALREADY_QUEUED, task=request.task)
     queue_rows.append(call.db, request.queue, request.task, call.time)
+    note_length(call, request.queue)
+    execution = {**task.get("execution", {}), "queue": request.queue}
+    tasks.update(call.db, request.task, {"execution": execution, "last_change": call.time})
     return {"added": 1}
-
-
-def _move(request: EntryRequest, call: Call, by: int | None, *, to: int = 0) -> Answer:
-    """``by`` places towards the back (negative: the front), or to the place ``to`` (-1: the last)."""
-    order = [entry.task for entry in queue_rows.of_queue(call.db, request.queue)]
-    if request.task not in order:
-        raise ApiFault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
-    place = order.index(request.task)
-    last = len(order) - 1
-    new_place = to % len(order) if by is None else max(0, min(last, place + by))
-    order.insert(new_place, order.pop(place))
-    queue_rows.reorder(call.db, request.queue, order)
-    return {"position": new_place}
-
-
-@service.action(MoveRequest, Access.WRITE)
-def move_task_forward(request: MoveRequest, call: Call) -> Answer:
-    """Move an entry towards the head of its queue."""
-    return _move(request, call, -request.count)
-
-
-@service.action(MoveRequest, Access.WRITE)
-def move_task_backward(request: MoveRequest, call: Call) -> Answer:
-    """Move an entry towards the end of its queue."""
-    return _move(request, call, request.count)
-
-
-@service.action(EntryRequest, Access.WRITE)
-def move_task_to_front(request: EntryRequest, call: Call) -> Answer:
-    """Move an entry to the head of its queue."""
-    return _move(request, call, None)
-
-
-@service.action(EntryRequest, Access.WRITE)
-def move_task_to_back(request: EntryRequest, call: Call) -> Answer:
-    """Move an entry to the end of its queue."""
-    return _move(request, call, None, to=-1)

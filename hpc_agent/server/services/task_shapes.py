@@ -57,6 +57,27 @@ class _Shapes(RequestBody, frozen=True):
     models: dict[str, list[_Model]] | None = None
 
 
+EXECUTION: Mapping[str, Any] = {
+    "artifacts": [],
+    "model_desc": {},
+    "model_labels": {},
+    "parameters": {},
+    "test_split": 0,
+}
+"""What clients expect of every task's ``execution``: the SDK's pipelines iterate over the artifacts of a fresh one."""
+SCRIPT: Mapping[str, Any] = {"binary": "python", "repository": "", "entry_point": "", "requirements": {}}
+
+
+def whole_execution(execution: Mapping[str, Any]) -> Json:
+    """With every field that clients expect, the artifacts in the order of their keys."""
+    whole = {**EXECUTION, **{name: value for name, value in execution.items() if value is not None}}
+    return {**whole, "artifacts": sorted(whole["artifacts"], key=lambda a: (a["key"], a.get("mode") or "output"))}
+
+
+def whole_script(script: Mapping[str, Any]) -> Json:
+    return {**SCRIPT, **{name: value for name, value in script.items() if value is not None}}
+
+
 def check_shapes(content: Mapping[str, object]) -> None:
     """
     Raises:

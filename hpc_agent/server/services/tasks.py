@@ -1,22 +1,22 @@
-"""``tasks.*``: read, archive and delete tasks."""
+"""``tasks.*``: read tasks."""
 
 from __future__ import annotations
 
-from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, unique
-from hpc_agent.server.api_fault import ApiFault
-from hpc_agent.server.services.models import drop_models_of
+from hpc_agent.server import joined, listing
+from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service
+from hpc_agent.server.api_fault import invalid
+from hpc_agent.server.listing import with_subprojects
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import event_store, key_store, queue_rows
+from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.error_kinds import TASK_CANNOT_BE_DELETED
 
 service = Service("tasks")
 
-_ARCHIVED = "archived"
+OPTIONS = frozenset({"task_types", "input"})
+"""Fields that the SDK sends with a ``tasks.get_all`` and the reference server ignores."""
 
 
 class ByIdRequest(RequestBody, frozen=True):
@@ -39,7 +39,7 @@ class NamesRequest(TasksRequest, frozen=True):
 @service.action(ByIdRequest, Access.READ)
 def get_by_id(request: ByIdRequest, call: Call) -> Answer:
     """One task."""
-    only = listing.names_of(request.only_fields)
+    only = listing.known_names(tasks.table, request.only_fields)
     columns = [name.partition(".")[0] for name in only if not name.startswith("-")]
     return {"task": listing.project(existing_task(call, request.task, columns), only)}
 
@@ -47,7 +47,7 @@ def get_by_id(request: ByIdRequest, call: Call) -> Answer:
 @service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List tasks."""
-    found, paging = listing.find(call.db, tasks, request)
+    found, paging = listing.find(call.db, tasks, request, options=OPTIONS)
     return {"tasks": found, **paging}
 
 
@@ -110,64 +110,28 @@ def _of(ids: list[str], field: str) -> Query:
     return Query((q.one_of(q.field(tasks.table, "id"), ids),), order_by=("id",), fields=(field,))
 
 
-class DeleteTaskRequest(RequestBody, frozen=True):
-    task: str
-    force: bool = False
-    delete_output_models: bool = True
+class TypesRequest(RequestBody, frozen=True):
+    projects: Ids | None = None
 
 
-class ArchiveRequest(RequestBody, frozen=True):
-    tasks: Ids
-    status_reason: str = ""
-    status_message: str = ""
+@service.action(Json, Access.READ)
+def get_all_ex(request: Json, call: Call) -> Answer:
+    """List tasks, with what they refer to in place of ids."""
+    found, paging = joined.find(call.db, tasks, request, options=OPTIONS)
+    return {"tasks": found, **paging}
 
 
-class ManyTasksRequest(RequestBody, frozen=True):
-    ids: Ids
+@service.action(Json, Access.READ)
+def get_by_id_ex(request: Json, call: Call) -> Answer:
+    """Tasks by their ids, with what they refer to in place of ids."""
+    if not request.get("id"):
+        raise invalid("give the ids as id")
+    found, _ = joined.find(call.db, tasks, request, options=OPTIONS)
+    return {"tasks": found}
 
 
-@service.action(DeleteTaskRequest, Access.WRITE)
-def delete(request: DeleteTaskRequest, call: Call) -> Answer:
-    """Delete a draft or an archived task, with force any task."""
-    task = existing_task(call, request.task, ("status", "system_tags"))
-    if not request.force and task["status"] != TaskStatus.CREATED.value and _ARCHIVED not in task["system_tags"]:
-        raise ApiFault(
-            TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=task["id"], status=task["status"]
-        )
-    deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
-    queue_rows.remove_everywhere(call.db, request.task)
-    event_store.delete_for_task(call.db, request.task)
-    key_store.end_with_task(call.db, request.task, call.time)
-    return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
-
-
-def _tag(call: Call, task: str, archived: bool, **also: str) -> int:
-    found = existing_task(call, task, ("system_tags",))
-    tags = [tag for tag in found["system_tags"] if tag != _ARCHIVED] + ([_ARCHIVED] if archived else [])
-    return tasks.update(call.db, task, {"system_tags": tags, "last_change": call.time, **also})
-
-
-@service.action(ArchiveRequest, Access.WRITE)
-def archive(request: ArchiveRequest, call: Call) -> Answer:
-    """Archive tasks, and remove them from their queues."""
-    ids = unique(request.tasks)
-    for task in ids:
-        queue_rows.remove_everywhere(call.db, task)
-    reason = {"status_reason": request.status_reason, "status_message": request.status_message}
-    return {"archived": sum(_tag(call, task, True, **reason) for task in ids)}
-
-
-@service.action(ManyTasksRequest, Access.WRITE)
-def archive_many(request: ManyTasksRequest, call: Call) -> Answer:
-    """Archive tasks."""
-    for task in unique(request.ids):
-        _tag(call, task, True)
-    return {"succeeded": [{"id": task, "archived": True} for task in request.ids], "failed": []}
-
-
-@service.action(ManyTasksRequest, Access.WRITE)
-def unarchive_many(request: ManyTasksRequest, call: Call) -> Answer:
-    """Bring archived tasks back."""
-    for task in unique(request.ids):
-        _tag(call, task, False)
-    return {"succeeded": [{"id": task, "unarchived": True} for task in request.ids], "failed": []}
+@service.action(TypesRequest, Access.READ)
+def get_types(request: TypesRequest, call: Call) -> Answer:
+    """Types of the tasks in projects and those inside them; in all where none are given."""
+    projects = with_subprojects(call.db, request.projects) if request.projects else None
+    return {"types": project_queries.distinct(call.db, tasks, "type", [in_projects(tasks, projects)])}

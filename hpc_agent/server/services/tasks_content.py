@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.services.task_shapes import hyperparam
+from hpc_agent.server.services.task_shapes import hyperparam, whole_execution
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, tasks
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
@@ -145,7 +145,8 @@ def add_or_update_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
     for artifact in request.artifacts:
         key, mode = _artifact_key(artifact)
         present[key, mode] = {**artifact, "mode": mode}
-    return {"updated": _save(call, request.task, execution={**execution, "artifacts": list(present.values())})}
+    whole = whole_execution({**execution, "artifacts": list(present.values())})
+    return {"updated": _save(call, request.task, execution=whole)}
 
 
 @service.action(ArtifactsRequest, Access.WRITE)

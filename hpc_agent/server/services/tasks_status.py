@@ -8,15 +8,14 @@ from typing import Any
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.authorization import may, owns
-from hpc_agent.server.roles import OwnerKind
-from hpc_agent.server.services.models import drop_models_of
-from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
+from hpc_agent.server.authorization import may
+from hpc_agent.server.services.publication import publish_task
+from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, note_length, queue_named
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
-from hpc_agent.server.store import event_store, key_store, queue_rows
-from hpc_agent.server.store.documents import Document, models, queues, tasks
-from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, NO_PERMISSION, TASK_ALREADY_QUEUED
+from hpc_agent.server.store import key_store, queue_rows
+from hpc_agent.server.store.documents import Document, queues, tasks
+from hpc_agent.wire.error_kinds import NO_PERMISSION, TASK_ALREADY_QUEUED
 
 service = Service("tasks")
 
@@ -54,11 +53,6 @@ class DequeueRequest(StatusRequest, frozen=True):
     remove_from_all_queues: bool = False
 
 
-class ResetRequest(StatusRequest, frozen=True):
-    clear_all: bool = False
-    delete_output_models: bool = True
-
-
 class PingRequest(RequestBody, frozen=True):
     task: str
 
@@ -86,8 +80,9 @@ def ping(request: PingRequest, call: Call) -> Answer:
 def started(request: StatusRequest, call: Call) -> Answer:
     """Set a task in progress. Allowed again on a running task, as on the reference server: it does not fence."""
     task = existing_task(call, request.task, ("status", "started"))
-    first = {} if "started" in task else {"started": call.time}
-    return {**_to(request, call, task, TaskStatus.IN_PROGRESS, **first), "started": len(first)}
+    runs = task["status"] == TaskStatus.IN_PROGRESS.value and "started" in task
+    first = {} if runs else {"started": call.time, "completed": None, "active_duration": None}
+    return {**_to(request, call, task, TaskStatus.IN_PROGRESS, **first), "started": 0 if runs else 1}
 
 
 def _ended(request: StatusRequest, call: Call, new: TaskStatus) -> Answer:
@@ -103,8 +98,9 @@ def completed(request: CompletedRequest, call: Call) -> Answer:
     """Set a task completed."""
     answer = _ended(request, call, TaskStatus.COMPLETED)
     if request.publish:
-        task = existing_task(call, request.task, ("status",))
-        answer |= {"published": _publish(request, call, task)["updated"]}
+        published = _publish(request, call, existing_task(call, request.task, ("status", "models")))
+        fields = {**answer["fields"], "status": published["fields"]["status"]}
+        answer = {**answer, "published": published["updated"], "fields": fields}
     return answer
 
 
@@ -130,16 +126,12 @@ def close(request: StatusRequest, call: Call) -> Answer:
 def publish(request: PublishRequest, call: Call) -> Answer:
     """Set a task published."""
     task = existing_task(call, request.task, ("status", "models"))
-    outputs = task.get("models", {}).get("output") or []
-    if request.publish_model and outputs:
-        model = str(outputs[-1].get("model"))
-        if owns(call, OwnerKind.MODEL, model):
-            models.update(call.db, model, {"ready": True})
-    return _publish(request, call, task)
+    return _publish(request, call, task, with_models=request.publish_model)
 
 
-def _publish(request: StatusRequest, call: Call, task: Document) -> Answer:
-    return _to(request, call, task, TaskStatus.PUBLISHED, published=call.time)
+def _publish(request: StatusRequest, call: Call, task: Document, *, with_models: bool = True) -> Answer:
+    reason, message = request.status_reason, request.status_message
+    return publish_task(call, task, force=request.force, with_models=with_models, reason=reason, message=message)
 
 
 @service.action(StatusRequest, Access.WRITE)
@@ -161,7 +153,7 @@ def stop(request: StatusRequest, call: Call) -> Answer:
 def enqueue(request: EnqueueRequest, call: Call) -> Answer:
     """Put a task into one queue and remove it from all others. Refused if it is in that queue."""
     task = existing_task(call, request.task, ("status", "enqueue_status", "execution", "system_tags"))
-    queue = _target(request, call)
+    queue = queue_of(request.queue, request.queue_name, call)
     status = TaskStatus(task["status"])
     if queue_rows.holds(call.db, queue, request.task):
         raise ApiFault(TASK_ALREADY_QUEUED, task=request.task)
@@ -184,6 +176,7 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
         key_store.remove_of_task(call.db, request.task)
     queue_rows.remove_everywhere(call.db, request.task)
     queue_rows.append(call.db, queue, request.task, call.time)
+    note_length(call, queue)
     queues.update(call.db, queue, {"last_update": call.time})
     # Clients look for the dotted name and need not get the artifacts back.
     fields = {name: value for name, value in answer["fields"].items() if name != "execution"}
@@ -191,21 +184,21 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
     return {**answer, "queue_watched": watched(call, queue)} if request.verify_watched_queue else answer
 
 
-def _target(request: EnqueueRequest, call: Call) -> str:
+def queue_of(queue: str | None, queue_name: str | None, call: Call) -> str:
     """The id of the queue that an enqueue names, by id or name; one named for the first time is created."""
-    if request.queue and request.queue_name:
+    if queue and queue_name:
         raise invalid("give either queue or queue_name")
-    if request.queue:
-        return str(existing_queue(call, request.queue)["id"])
-    if not request.queue_name:
+    if queue:
+        return str(existing_queue(call, queue)["id"])
+    if not queue_name:
         return str(default_queue(call)["id"])
-    if present := queue_named(call, request.queue_name):
+    if present := queue_named(call, queue_name):
         return present
     if not may(call, "queues.create"):
         raise ApiFault(
-            NO_PERMISSION, "the queue does not exist, and these credentials may not create one", name=request.queue_name
+            NO_PERMISSION, "the queue does not exist, and these credentials may not create one", name=queue_name
         )
-    return create_queue(call, request.queue_name)
+    return create_queue(call, queue_name)
 
 
 @service.action(DequeueRequest, Access.WRITE)
@@ -232,56 +225,3 @@ def dequeue(request: DequeueRequest, call: Call) -> Answer:
         also={"enqueue_status": None},
     )
     return {**answer, "dequeued": removed}
-
-
-@service.action(ResetRequest, Access.WRITE)
-def reset(request: ResetRequest, call: Call) -> Answer:
-    """Make a task a draft again. Outputs of its run go; script, parameters, container stay (unless ``clear_all``)."""
-    task = existing_task(call, request.task, ("status", "execution", "models", "output"))
-    if not request.force and task["status"] == TaskStatus.PUBLISHED.value:
-        raise ApiFault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
-    dequeued = queue_rows.remove_everywhere(call.db, request.task)
-    key_store.remove_of_task(call.db, request.task)
-    removed_events = event_store.delete_for_task(call.db, request.task)
-    deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
-    answer = change_status(
-        call,
-        task,
-        TaskStatus.CREATED,
-        force=request.force,
-        reason="reset",
-        message="reset",
-        also=_forgotten(task, request.clear_all),
-    )
-    return {
-        **answer,
-        "dequeued": {"removed": dequeued},
-        "events": {"deleted": removed_events},
-        "deleted_models": deleted_models,
-    }
-
-
-def _forgotten(task: Document, clear_all: bool) -> dict[str, Any]:
-    """The fields that describe a run, as a task has them that never ran."""
-    execution = {name: value for name, value in task.get("execution", {}).items() if name != "queue"}
-    execution["artifacts"] = [a for a in execution.get("artifacts") or [] if a.get("mode") == "input"]
-    fields: dict[str, Any] = dict.fromkeys(
-        (
-            "started",
-            "completed",
-            "published",
-            "active_duration",
-            "enqueue_status",
-            "last_worker",
-            "last_worker_report",
-        )
-    )
-    fields |= {
-        "last_iteration": 0,
-        "last_metrics": {},
-        "runtime": {},
-        "models": {"input": task.get("models", {}).get("input") or [], "output": []},
-        "output": {k: v for k, v in task.get("output", {}).items() if k == "destination"},
-        "execution": {} if clear_all else execution,
-    }
-    return {**fields, "script": {}} if clear_all else fields

@@ -8,8 +8,17 @@ from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.services.deletion import refuse_missing_models
 from hpc_agent.server.services.projects import existing_project, project_named
-from hpc_agent.server.services.task_shapes import check_shapes, keyed_configuration, keyed_hyperparams
+from hpc_agent.server.services.task_shapes import (
+    EXECUTION,
+    SCRIPT,
+    check_shapes,
+    keyed_configuration,
+    keyed_hyperparams,
+    whole_execution,
+    whole_script,
+)
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, new_id, projects, tasks
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
@@ -53,6 +62,7 @@ class EditTaskRequest(TaskContent, frozen=True, kw_only=True):
     task: str
     name: str | None = None
     type: TaskType | None = None
+    status: TaskStatus | None = None
     force: bool = False
 
 
@@ -81,6 +91,7 @@ class CloneRequest(RequestBody, frozen=True):
     new_task_container: Json | None = None
     new_task_input_models: list[Json] | None = None
     execution_overrides: Json | None = None
+    validate_references: bool = False
 
 
 class RequirementsRequest(RequestBody, frozen=True):
@@ -104,7 +115,7 @@ _CONTENT = (
 )
 
 
-def _content(request: TaskContent, call: Call) -> Json:
+def checked_content(request: TaskContent, call: Call) -> Json:
     """The columns that a request sets."""
     if request.project:
         existing_project(call, request.project)
@@ -118,6 +129,10 @@ def _content(request: TaskContent, call: Call) -> Json:
     if "models" in changes:
         changes["models"] = {side: changes["models"].get(side) or [] for side in ("input", "output")}
     check_shapes(changes)
+    if "execution" in changes:
+        changes["execution"] = whole_execution(changes["execution"])
+    if "script" in changes:
+        changes["script"] = whole_script(changes["script"])
     return changes
 
 
@@ -144,10 +159,10 @@ def insert_task(call: Call, **fields: Any) -> str:
         "tags": [],
         "system_tags": [],
         "output": {},
-        "execution": {},
+        "execution": dict(EXECUTION),
         "container": {},
         "models": {"input": [], "output": []},
-        "script": {},
+        "script": dict(SCRIPT),
         "hyperparams": {},
         "configuration": {},
         "runtime": {},
@@ -162,7 +177,7 @@ def insert_task(call: Call, **fields: Any) -> str:
 @service.action(CreateTaskRequest, Access.WRITE)
 def create(request: CreateTaskRequest, call: Call) -> Answer:
     """Create a draft."""
-    return {"id": insert_task(call, name=request.name, type=request.type, **_content(request, call))}
+    return {"id": insert_task(call, name=request.name, type=request.type, **checked_content(request, call))}
 
 
 @service.action(EditTaskRequest, Access.WRITE)
@@ -173,7 +188,9 @@ def edit(request: EditTaskRequest, call: Call) -> Answer:
     """
     task = existing_task(call, request.task, ("status", "execution", "output"))
     _refuse_running(task, request.force)
-    changes = {**_content(request, call), **given(request, ("name", "type"))}
+    changes = {**checked_content(request, call), **given(request, ("name", "type"))}
+    if request.status is not None:
+        changes |= {"status": request.status.value, "status_changed": call.time}
     if "execution" in changes:
         # Only enqueue and dequeue set the queue: a client that sends back what it read must not undo them.
         queue = task.get("execution", {}).get("queue")
@@ -228,6 +245,9 @@ def clone(request: CloneRequest, call: Call) -> Answer:
             "models": {"input": inputs or []},
         }
     )
+    inherited_inputs = source.get("models", {}).get("input", []) if inputs is None else inputs
+    if inputs is not None or request.validate_references:
+        refuse_missing_models(call, inherited_inputs)
     if request.new_task_system_tags is None:
         source["system_tags"] = [tag for tag in source.get("system_tags", []) if tag != _DEVELOPMENT]
     inherited = {name: source[name] for name in _INHERITED if name in source}
@@ -238,7 +258,7 @@ def clone(request: CloneRequest, call: Call) -> Answer:
         project=_project(request, call) or source.get("project"),
         output={k: v for k, v in source.get("output", {}).items() if k == "destination"},
         execution=_execution(source, request),
-        models={"input": source.get("models", {}).get("input", []) if inputs is None else inputs, "output": []},
+        models={"input": inherited_inputs, "output": []},
         container=request.new_task_container or source.get("container", {}),
         hyperparams=keyed_hyperparams({**source.get("hyperparams", {}), **(request.new_task_hyperparams or {})}),
         configuration=keyed_configuration(
@@ -257,4 +277,5 @@ def _project(request: CloneRequest, call: Call) -> str | None:
 def _execution(source: Document, request: CloneRequest) -> Json:
     execution = {**source.get("execution", {}), **(request.execution_overrides or {})}
     execution.pop("queue", None)
-    return {**execution, "artifacts": [a for a in execution.get("artifacts") or [] if a.get("mode") == "input"]}
+    inputs = [artifact for artifact in execution.get("artifacts") or [] if artifact.get("mode") == "input"]
+    return whole_execution({**execution, "artifacts": inputs})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from hpc_agent.server import listing
+from hpc_agent.server import filters
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, RequestBody, Service, iso
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store import queue_rows
+from hpc_agent.server.store import queue_rows, usage_history
 from hpc_agent.server.store.connection import StoreSession
 from hpc_agent.server.store.documents import Document, projects, queues, tasks, users, workers
-from hpc_agent.server.store.query import Query
+from hpc_agent.server.store.query import Condition, Query
 from hpc_agent.wire.error_kinds import INVALID_WORKER_ID
 
 service = Service("workers")
@@ -113,24 +113,41 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
         if (value := getattr(request, name)) is not None:
             fields[name] = value
     _save(call, request.worker, **fields)
+    if request.machine_stats:
+        usage_history.add_usage(
+            call.db, request.worker, _reported_at(request, call), request.task or "", request.machine_stats
+        )
     if request.task:
         seen = {"last_worker": request.worker, "last_worker_report": call.time, "last_update": call.time}
         tasks.update(call.db, request.task, seen)
     return {}
 
 
+def _reported_at(request: ReportRequest, call: Call) -> int:
+    """Milliseconds; a client without a clock, or with a wrong one, is taken to have reported now."""
+    now = int(call.now.timestamp() * 1000)
+    moment = request.timestamp
+    return int(moment) if moment is not None and abs(moment - now) < usage_history.KEPT_MS else now
+
+
 @service.action(GetAllRequest, Access.READ)
 def get_all(request: GetAllRequest, call: Call) -> Answer:
     """List workers, with their tasks and queues."""
+    conditions = conditions_of(request, call)
+    found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
+    return {"workers": [_shown(call, worker) for worker in found if not is_expired(worker, call.now)]}
+
+
+def conditions_of(request: GetAllRequest, call: Call) -> list[Condition]:
+    """Which workers a list or a count is about."""
     wanted = {"tags": request.tags, "system_tags": request.system_tags}
-    conditions = [q.holds_all(q.field(workers.table, name), tags) for name, tags in wanted.items() if tags]
+    conditions = [filters.listed(workers.table, name, tags) for name, tags in wanted.items() if tags]
     if 0 < request.last_seen < 10**9:
         since = iso(call.now - timedelta(seconds=request.last_seen))
         conditions.append(q.compare(q.field(workers.table, "last_activity_time"), ">=", since))
     if request.worker_pattern:
-        conditions.append(listing.match(workers.table, "id", request.worker_pattern))
-    found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
-    return {"workers": [_shown(call, worker) for worker in found if not _expired(worker, call.now)]}
+        conditions.append(filters.match(workers.table, "id", request.worker_pattern))
+    return conditions
 
 
 _REFERENCES = frozenset({"task", "queue", "queues", "runtime_properties", "machine_stats"})
@@ -172,7 +189,7 @@ def _milliseconds_since(now: datetime, started: str | None) -> int:
     return int((now - datetime.fromisoformat(started)).total_seconds() * 1000) if started else 0
 
 
-def _expired(worker: Document, now: datetime) -> bool:
+def is_expired(worker: Document, now: datetime) -> bool:
     silent = now - datetime.fromisoformat(worker["last_activity_time"])
     return bool(silent.total_seconds() > worker.get("register_timeout", _DEFAULT_TIMEOUT))
 
@@ -180,7 +197,7 @@ def _expired(worker: Document, now: datetime) -> bool:
 def forget_expired(db: StoreSession, now: datetime) -> int:
     """Delete workers that were silent for longer than their timeout."""
     fields = ("last_activity_time", "register_timeout")
-    gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]
+    gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if is_expired(worker, now)]
     return sum(workers.delete(db, worker) for worker in gone)
 
 
@@ -188,7 +205,7 @@ def watched(call: Call, queue: str) -> bool:
     """Whether a live worker serves the queue."""
     serves = q.holds(q.field(workers.table, "queues"), queue)
     found = workers.find(call.db, Query((serves,), fields=("last_activity_time", "register_timeout")))
-    return any(not _expired(worker, call.now) for worker in found)
+    return any(not is_expired(worker, call.now) for worker in found)
 
 
 @service.action(WorkerRequest, Access.READ)

@@ -12,7 +12,6 @@ import math
 import os
 import queue
 import sqlite3
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +19,19 @@ from typing import Any
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ConfigError
+from hpc_agent.server.store.integrity import DamagedDatabaseError, check
+from hpc_agent.server.store.migrations import NewerSchemaError, bring_up_to_date
+from hpc_agent.server.store.numeric_order import compare_numerically
 from hpc_agent.server.store.pattern import search
-from hpc_agent.server.store.schema import DOCUMENTS, REST, TableSchema
+from hpc_agent.server.store.query import NUMERIC_ORDER
+from hpc_agent.server.store.writer_turns import WriterTurns
 
 _READERS = 4
 _BUSY_SECONDS = 30.0
 _READ_SECONDS = 20.0
+_FOLD_MS = 250
+_CHECK_SECONDS = 20.0
+"""Of the check at the start: enough for some gigabytes."""
 LARGEST_READ = 128 * 1024 * 1024
 """Characters that one transaction reads: an answer is held in memory three times while it is made."""
 _STEPS = 1000
@@ -69,6 +75,18 @@ class StoreSession:
         """Execute and return how many rows changed."""
         return self._connection.execute(sql, parameters).rowcount
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A part of the transaction that is undone when the block raises, and it alone."""
+        self._connection.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK TO attempt")
+            raise
+        finally:
+            self._connection.execute("RELEASE attempt")
+
     def run_many(self, sql: str, parameters: Sequence[Sequence[object]]) -> None:
         self._connection.executemany(sql, parameters)
 
@@ -80,6 +98,7 @@ class _Connection(sqlite3.Connection):
         super().__init__(*arguments, **options)
         self._end = math.inf
         self.create_function("REGEXP", 2, self._matches, deterministic=True)
+        self.create_collation(NUMERIC_ORDER, compare_numerically)
 
     def limit(self, end: float) -> None:
         """``end`` by the monotonic clock; infinity for none."""
@@ -107,21 +126,20 @@ class DocumentStore:
         """``read_seconds``: how long a reading transaction may take; readers are few, and others wait for them.
 
         Raises:
-            ConfigError: the file cannot be opened or is not a database of this server.
+            ConfigError: the file cannot be opened, is damaged, or is not a database of this version of the server.
         """
         self._path = path
         self._read_seconds = read_seconds
-        self._turn = threading.Lock()
+        self._turns = WriterTurns()
         self._readers: queue.LifoQueue[_Connection] = queue.LifoQueue()
         # SQLite would create it with the umask's mode; what users train is theirs alone.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
             self._writer = self._connect()
-            self._create()
-        except sqlite3.Error as error:
-            raise ConfigError(
-                f"the database {path} cannot be opened: {error}; name another data folder with --data-dir"
-            ) from error
+            check(self._writer, _CHECK_SECONDS)
+            bring_up_to_date(self._writer)
+        except (sqlite3.Error, DamagedDatabaseError, NewerSchemaError) as error:
+            raise ConfigError(_refusal(path, error)) from error
         for _ in range(_READERS):
             reader = self._connect()
             # A reading transaction is rolled back: a change in it would be answered, and lost.
@@ -136,11 +154,6 @@ class DocumentStore:
         # What is deleted is overwritten, not only forgotten.
         connection.execute("PRAGMA secure_delete=ON")
         return connection
-
-    def _create(self) -> None:
-        for table in DOCUMENTS:
-            _create_table(self._writer, table)
-        self._writer.executescript(REST)
 
     @contextmanager
     def read(self) -> Iterator[StoreSession]:
@@ -167,8 +180,11 @@ class DocumentStore:
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[StoreSession]:
-        """The only writer at this moment; committed when the block ends well, rolled back when it raises."""
-        with self._turn:
+        """The only writer at this moment; committed when the block ends well, rolled back when it raises.
+
+        What is ``durable`` goes before what is not.
+        """
+        with self._turns.turn(urgent=durable):
             connection = self._writer
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
@@ -179,27 +195,30 @@ class DocumentStore:
                 raise
             connection.execute("COMMIT")
 
-    def fold(self) -> None:
-        """Write the log back into the file and empty it, so that nothing deleted stays in it."""
-        with self._turn:
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def fold(self) -> bool:
+        """Write the log back into the file and empty it, so that nothing deleted stays in it.
+
+        Returns False where a reader needed it: the writer does not wait long for that.
+        """
+        with self._turns.turn(urgent=True):
+            self._writer.execute(f"PRAGMA busy_timeout={_FOLD_MS}")
+            try:
+                is_busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
+        return not is_busy
 
     def close(self) -> None:
         """Fold the log into the file and close."""
         for _ in range(_READERS):
             self._readers.get().close()
-        with self._turn:
+        with self._turns.turn(urgent=True):
             self._writer.close()
 
 
-def _create_table(connection: sqlite3.Connection, table: TableSchema) -> None:
-    """Create it, or add the columns that an older version of this program did not have."""
-    columns = ", ".join(
-        f"{field} {kind.sql}" + (" PRIMARY KEY NOT NULL" if field == "id" else "")
-        for field, kind in table.fields.items()
-    )
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
-    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
-    for field, kind in table.fields.items():
-        if field not in present:
-            connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {field} {kind.sql}")
+def _refusal(path: Path, error: Exception) -> str:
+    # Where the damage is in the schema, every statement fails before the check gets to it.
+    if isinstance(error, DamagedDatabaseError) or "malformed" in str(error):
+        remedy = "restore a backup (docs/server.md), or save what can be read with .recover of the program sqlite3"
+        return f"the database {path} is damaged ({error}): {remedy}"
+    return f"the database {path} cannot be opened: {error}; name another data folder with --data-dir"

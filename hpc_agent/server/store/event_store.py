@@ -1,28 +1,31 @@
-"""Store of the events that running tasks report: console chunks as they came, scalars, and all other reports as JSON.
+"""Store of the events that running tasks report: console chunks as they came, and plots, vectors and images as JSON.
 
-Scalars and reports are keyed by task, metric, variant and iteration: sending one again overwrites it.
+Reports are keyed by task, metric, variant and iteration: sending one again overwrites it. Scalars have a store of
+their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hpc_agent.server.store.connection import StoreSession
+from hpc_agent.server.store.scalar_store import delete_scalars
 
-SINGLE_VALUE = -(2**31)
-"""The iteration of a value that has none."""
+DEBUG_IMAGE = "training_debug_image"
+_SAME_FILE = f"type = '{DEBUG_IMAGE}' AND task = ? AND metric = ? AND variant = ? AND json_extract(body, '$.url') = ?"
+_IMAGE_OF_PLOT = re.compile(r'"source": ?"(https?://[^"]+)"')
 MOST_OF_A_MOMENT = 10_000
 """Chunks of one millisecond that are given out together."""
 LONGEST_ANSWER = 16 * 1024 * 1024
 """Characters of console text after which an answer takes no more chunks."""
 
 
-@dataclass(frozen=True)
-class StoredChunk:
+class StoredChunk(NamedTuple):
     """Console text of a task, one line or many. ``timestamp`` in milliseconds."""
 
     task: str
@@ -30,17 +33,9 @@ class StoredChunk:
     level: str
     worker: str
     msg: str
-
-
-@dataclass(frozen=True)
-class Scalar:
-    task: str
-    metric: str
-    variant: str
-    iter: int
-    timestamp: int
-    value: float
-    worker: str
+    metric: str | None = None
+    variant: str | None = None
+    iter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,32 +51,16 @@ class Report:
     body: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Series:
-    """One scalar's points: ``x`` iterations or milliseconds, ``y`` values (None where the value was not a number)."""
-
-    metric: str
-    variant: str
-    x: list[int]
-    y: list[float | None]
-
-
-def add_chunks(db: StoreSession, chunks: Iterable[StoredChunk]) -> None:
+def add_chunks(db: StoreSession, chunks: Sequence[StoredChunk]) -> None:
     db.run_many(
-        "INSERT INTO console (task, timestamp, level, worker, msg) VALUES (?, ?, ?, ?, ?)",
-        [(c.task, c.timestamp, c.level, c.worker, c.msg) for c in chunks],
+        "INSERT INTO console (task, timestamp, level, worker, msg, metric, variant, iter) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        chunks,
     )
 
 
-def add_scalars(db: StoreSession, scalars: Iterable[Scalar]) -> None:
-    db.run_many(
-        "INSERT OR REPLACE INTO scalars (task, metric, variant, iter, timestamp, value, worker) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(s.task, s.metric, s.variant, s.iter, s.timestamp, s.value, s.worker) for s in scalars],
-    )
-
-
-def add_reports(db: StoreSession, reports: Iterable[Report]) -> None:
+def add_reports(db: StoreSession, reports: Sequence[Report]) -> None:
+    """An image that overwrites the file of an earlier iteration replaces the earlier report."""
     db.run_many(
         "INSERT OR REPLACE INTO reports (task, type, metric, variant, iter, timestamp, body) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -90,10 +69,33 @@ def add_reports(db: StoreSession, reports: Iterable[Report]) -> None:
             for r in reports
         ],
     )
+    images = {
+        (r.task, r.metric, r.variant, r.body["url"])
+        for r in reports
+        if r.type == DEBUG_IMAGE and isinstance(r.body.get("url"), str) and r.body["url"]
+    }
+    db.run_many(
+        f"DELETE FROM reports WHERE {_SAME_FILE} AND iter < (SELECT max(iter) FROM reports WHERE {_SAME_FILE})",
+        [image + image for image in images],
+    )
 
 
 def delete_for_task(db: StoreSession, task: str) -> int:
-    return sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "scalars", "reports"))
+    """Returns how many events there were."""
+    others = sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "reports"))
+    return others + delete_scalars(db, task)
+
+
+def image_urls(db: StoreSession, task: str) -> list[str]:
+    """Where the files of a task's images, and of the images in its plots, are."""
+    rows = db.rows(
+        "SELECT json_extract(body, '$.url'), json_extract(body, '$.plot_str') FROM reports WHERE task = ?", (task,)
+    )
+    found = {url for url, _ in rows if isinstance(url, str) and url}
+    for _, plot in rows:
+        if isinstance(plot, str):
+            found |= set(_IMAGE_OF_PLOT.findall(plot))
+    return sorted(found)
 
 
 def count_chunks(db: StoreSession, task: str) -> int:
@@ -113,7 +115,7 @@ def chunks(
     direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
     since = "" if start is None else f" AND timestamp {compare} ?"
     rows = db.each(
-        f"SELECT task, timestamp, level, worker, msg FROM console WHERE task = ?{since} "
+        f"SELECT task, timestamp, level, worker, msg, metric, variant, iter FROM console WHERE task = ?{since} "
         f"ORDER BY timestamp {direction}, id {direction} LIMIT ?",
         [task, *([] if start is None else [start]), limit + MOST_OF_A_MOMENT],
     )
@@ -169,44 +171,56 @@ def console_before(
     return ConsolePart(messages, None)
 
 
-def series(
-    db: StoreSession,
-    task: str,
-    *,
-    axis: str = "iter",
-    samples: int = 0,
-    metrics: Sequence[tuple[str, Sequence[str]]] = (),
-) -> Iterator[Series]:
-    """The scalar curves of a task; one with more than ``samples`` points (0: no limit) is averaged into so many.
+@dataclass(frozen=True)
+class ConsoleRow:
+    """One chunk of a console with its place; numbers grow in the order in which chunks arrive."""
 
-    ``axis`` is ``iter`` or ``timestamp``; ``metrics`` are the wanted ones with their variants (none: all).
-    """
-    assert axis in {"iter", "timestamp"}
-    wanted = {metric: set(variants) for metric, variants in metrics}
-    for metric, variant, count, low, high in db.rows(
-        f"SELECT metric, variant, count(*), min({axis}), max({axis}) FROM scalars WHERE task = ? AND iter != ? "
-        "GROUP BY metric, variant",
-        (task, SINGLE_VALUE),
-    ):
-        if wanted and (metric not in wanted or (wanted[metric] and variant not in wanted[metric])):
-            continue
-        width = 1 if not samples or count <= samples else (high - low) // samples + 1
-        rows = db.rows(
-            f"SELECT min({axis}), avg(value) FROM scalars "
-            "WHERE task = ? AND metric = ? AND variant = ? AND iter != ? "
-            + ("GROUP BY iter ORDER BY 1" if width == 1 else f"GROUP BY ({axis} - ?) / ? ORDER BY 1"),
-            [task, metric, variant, SINGLE_VALUE, *([] if width == 1 else [low, width])],
-        )
-        yield Series(metric, variant, [row[0] for row in rows], [row[1] for row in rows])
+    timestamp: int
+    number: int
+    msg: str
 
 
-def single_values(db: StoreSession, task: str) -> list[Scalar]:
+def console_end(db: StoreSession, task: str) -> int:
+    """The largest number of a task's chunks; 0 when it has none."""
+    row = db.row("SELECT max(id) FROM console WHERE task = ?", (task,))
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def console_after(db: StoreSession, task: str, number: int, *, most: int) -> list[ConsoleRow]:
+    """The chunks that arrived after the one of this number, first one first."""
     rows = db.rows(
-        "SELECT task, metric, variant, iter, timestamp, value, worker FROM scalars WHERE task = ? AND iter = ? "
-        "ORDER BY metric, variant",
-        (task, SINGLE_VALUE),
+        "SELECT timestamp, id, msg FROM console WHERE task = ? AND id > ? ORDER BY id LIMIT ?", (task, number, most)
     )
-    return [Scalar(*row) for row in rows]
+    return [ConsoleRow(*row) for row in rows]
+
+
+def console_matches(db: StoreSession, task: str, text: str, *, most: int) -> list[ConsoleRow]:
+    """The chunks that contain ``text``, upper and lower case of ASCII letters alike, in the order of the console."""
+    rows = db.rows(
+        "SELECT timestamp, id, msg FROM console WHERE task = ? AND instr(lower(msg), lower(?)) "
+        "ORDER BY timestamp, id LIMIT ?",
+        (task, text, most),
+    )
+    return [ConsoleRow(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class ReportName:
+    """Metric and variant of reports, and the newest iteration that there is one of."""
+
+    metric: str
+    variant: str
+    iter: int
+
+
+def report_names(db: StoreSession, task: str, type: str) -> list[ReportName]:
+    """What a task has reported of one type, without the reports themselves."""
+    rows = db.rows(
+        "SELECT metric, variant, max(iter) FROM reports WHERE task = ? AND type = ? GROUP BY metric, variant "
+        "ORDER BY metric, variant",
+        (task, type),
+    )
+    return [ReportName(*row) for row in rows]
 
 
 def latest_reports(db: StoreSession, task: str, type: str, iterations: int) -> list[Report]:
@@ -217,7 +231,7 @@ def latest_reports(db: StoreSession, task: str, type: str, iterations: int) -> l
         " FROM reports WHERE task = ? AND type = ?) WHERE age <= ? ORDER BY metric, variant, iter DESC",
         (task, type, iterations),
     )
-    return [_report(row) for row in rows]
+    return [report_of(row) for row in rows]
 
 
 def reports_by_iteration(
@@ -237,16 +251,16 @@ def reports_by_iteration(
         f"ORDER BY iter {direction}, metric, variant",
         [*bound, *bound, iterations],
     )
-    return [_report(row) for row in rows]
+    return [report_of(row) for row in rows]
 
 
-def _report(row: Sequence[Any]) -> Report:
+def report_of(row: Sequence[Any]) -> Report:
     task, type, metric, variant, iteration, timestamp, body = row
     return Report(task, type, metric, variant, iteration, timestamp, msgspec.json.decode(body))
 
 
 _ALL = """
-SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, NULL AS metric, NULL AS variant, NULL AS iter,
+SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, metric, variant, iter,
        NULL AS value, NULL AS body FROM console WHERE task = :task
 UNION ALL
 SELECT 'training_stats_scalar', timestamp, iter, worker, NULL, NULL, metric, variant, iter, value, NULL

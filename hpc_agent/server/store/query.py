@@ -10,6 +10,8 @@ import msgspec
 
 from hpc_agent.server.store.schema import ColumnKind, TableSchema
 
+NUMERIC_ORDER = "numeric_order"
+"""Collation by which texts that are numbers come in the order of the numbers, before all others."""
 _LONGEST_NAME = 1000
 _DEEPEST_NAME = 32
 _CONTROLS = re.compile(r"[\x00-\x1f]")
@@ -41,9 +43,9 @@ class Query:
         if self.order_by:
             terms = []
             for name in self.order_by:
-                column = field(table, name.removeprefix("-"))
-                terms.append(column.sql + (" DESC" if name.startswith("-") else ""))
-                parameters.extend(column.parameters)
+                term = _order(table, name.removeprefix("-"), descending=name.startswith("-"))
+                terms.append(term.sql)
+                parameters.extend(term.parameters)
             # The id makes the order total, so that pages neither overlap nor leave gaps.
             parts.append(f"ORDER BY {', '.join(terms)}, id")
         if self.limit is not None:
@@ -73,9 +75,32 @@ def field(table: TableSchema, name: str) -> Condition:
     return Condition(f"json_extract({column}, ?)", (_json_path(rest),)) if rest else Condition(column)
 
 
+def _order(table: TableSchema, name: str, *, descending: bool) -> Condition:
+    """Documents without the value come last in either direction, as on the reference server."""
+    column = field(table, name)
+    missing = is_empty(column)
+    # Parameters are texts that hold numbers more often than not.
+    collation = f" COLLATE {NUMERIC_ORDER}" if name.startswith("hyperparams.") else ""
+    return Condition(
+        f"{missing.sql}, {column.sql}{collation}{' DESC' if descending else ''}",
+        (*missing.parameters, *column.parameters),
+    )
+
+
+def inner_values(column: Condition, side: str, name: str) -> Condition:
+    """The list of one field of all objects in a list, which is at ``side`` of a column's object."""
+    of_objects = f"json_each({column.sql}, ?) AS listed WHERE listed.type = 'object'"
+    return Condition(
+        f"(SELECT json_group_array(json_extract(listed.value, ?)) FROM {of_objects})",
+        (_json_path(name), *column.parameters, _json_path(side)),
+    )
+
+
 def _json_path(dotted: str) -> str:
     # SQLite knows no escape inside a quoted label: a quote cannot be asked for.
-    return "$" + "".join(f'."{part}"' for part in dotted.replace('"', "").split("."))
+    # Clients write dots and dollar signs of a parameter's name as URLs do.
+    parts = (part.replace("%2E", ".").replace("%24", "$") for part in dotted.replace('"', "").split("."))
+    return "$" + "".join(f'."{part}"' for part in parts)
 
 
 def matches(value: Condition, pattern: str) -> Condition:
@@ -117,8 +142,8 @@ def _listed(values: Sequence[object]) -> str:
 
 
 def is_empty(value: Condition) -> Condition:
-    """Null, or an empty list or text."""
-    return Condition(f"(coalesce({value.sql}, '') IN ('', '[]'))", value.parameters)
+    """Null, or an empty list, object or text."""
+    return Condition(f"(coalesce({value.sql}, '') IN ('', '[]', '{{}}'))", value.parameters)
 
 
 def compare(value: Condition, operator: str, other: object) -> Condition:

@@ -48,6 +48,11 @@ def holds(db: StoreSession, queue: str, task: str) -> bool:
     return db.row("SELECT 1 FROM queue_entries WHERE queue = ? AND task = ?", (queue, task)) is not None
 
 
+def is_queued(db: StoreSession, task: str) -> bool:
+    """Whether the task is in any queue."""
+    return db.row("SELECT 1 FROM queue_entries WHERE task = ?", (task,)) is not None
+
+
 def append(db: StoreSession, queue: str, task: str, added: str) -> None:
     """At the end of the queue, where it is not yet."""
     db.run(

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+DATABASE = "server.db"
+"""The file, in the data folder."""
+
 
 class ColumnKind(Enum):
     """Kind of a column: how its field is stored, and so how it is filtered."""
@@ -34,6 +37,8 @@ class TableSchema:
     """Fields whose filters are regular expressions."""
     hidden: frozenset[str] = frozenset({"made_by"})
     """Fields that are the server's own."""
+    unused: frozenset[str] = frozenset()
+    """Fields that ClearML's objects have, and that are never set here."""
 
 
 _T, _W, _I, _B, _J = ColumnKind.TEXT, ColumnKind.TIME, ColumnKind.INTEGER, ColumnKind.BOOL, ColumnKind.JSON
@@ -81,8 +86,13 @@ TASKS = TableSchema(
         "configuration": _J,
         "last_metrics": _J,
         "script": _J,
+        "report": _T,
+        "report_assets": _J,
     },
-    frozenset({"name", "comment"}),
+    frozenset({"name", "comment", "report"}),
+    unused=frozenset(
+        {"company_origin", "error", "last_changed_by", "metric_stats", "project_name", "status_code", "unique_metrics"}
+    ),
 )
 PROJECTS = TableSchema(
     "projects",
@@ -96,6 +106,9 @@ PROJECTS = TableSchema(
         "last_update": _W,
     },
     frozenset({"name", "basename", "description"}),
+    unused=frozenset(
+        {"company_origin", "dataset_stats", "featured", "logo_blob", "own_models", "own_tasks", "stats", "sub_projects"}
+    ),
 )
 QUEUES = TableSchema("queues", {**_OWNED, "display_name": _T, "metadata": _J, "last_update": _W})
 MODELS = TableSchema(
@@ -111,12 +124,14 @@ MODELS = TableSchema(
         "ready": _B,
         "last_iteration": _I,
         "last_update": _W,
+        "last_change": _W,
         "design": _J,
         "labels": _J,
         "metadata": _J,
         "ui_cache": _J,
     },
     frozenset({"name", "comment"}),
+    unused=frozenset({"company_origin", "last_changed_by", "last_metrics", "metric_stats", "stats", "unique_metrics"}),
 )
 WORKERS = TableSchema(
     "workers",
@@ -140,16 +155,24 @@ WORKERS = TableSchema(
     },
 )
 
-USERS = TableSchema("users", {**_OWNED, "role": _T, "email": _T}, frozenset({"name", "email"}))
+USERS = TableSchema(
+    "users",
+    {**_OWNED, "role": _T, "email": _T, "preferences": _J},
+    frozenset({"name", "email"}),
+    frozenset({"made_by", "preferences"}),
+    unused=frozenset({"avatar", "family_name", "given_name", "providers"}),
+)
 
 DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS, USERS)
 
 REST = """
 CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status, last_update);
-CREATE INDEX IF NOT EXISTS tasks_by_project ON tasks (project);
+CREATE INDEX IF NOT EXISTS tasks_by_project ON tasks (project, last_update);
 CREATE INDEX IF NOT EXISTS tasks_by_last_update ON tasks (last_update);
+CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent);
 CREATE UNIQUE INDEX IF NOT EXISTS projects_by_name ON projects (name);
 CREATE INDEX IF NOT EXISTS models_by_task ON models (task);
+CREATE INDEX IF NOT EXISTS models_by_project ON models (project);
 
 CREATE TABLE IF NOT EXISTS queue_entries (
     queue TEXT NOT NULL,
@@ -172,11 +195,36 @@ CREATE TABLE IF NOT EXISTS credentials (
 CREATE INDEX IF NOT EXISTS credentials_by_user ON credentials (user);
 CREATE INDEX IF NOT EXISTS credentials_by_task ON credentials (task);
 
+CREATE TABLE IF NOT EXISTS sessions (
+    cookie_hash TEXT PRIMARY KEY NOT NULL,
+    access_key TEXT NOT NULL,
+    user TEXT NOT NULL,
+    expires TEXT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS files (
     name TEXT PRIMARY KEY NOT NULL,
     user TEXT NOT NULL,
     task TEXT NOT NULL
 );
+
+CREATE TABLE IF NOT EXISTS worker_usage (
+    worker TEXT NOT NULL,
+    moment INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    stats TEXT NOT NULL,
+    PRIMARY KEY (worker, moment)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS worker_usage_by_moment ON worker_usage (moment);
+
+CREATE TABLE IF NOT EXISTS queue_history (
+    queue TEXT NOT NULL,
+    moment INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    waited_s REAL NOT NULL,
+    PRIMARY KEY (queue, moment)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS queue_history_by_moment ON queue_history (moment);
 
 CREATE TABLE IF NOT EXISTS console (
     id INTEGER PRIMARY KEY,
@@ -184,20 +232,34 @@ CREATE TABLE IF NOT EXISTS console (
     timestamp INTEGER NOT NULL,
     level TEXT NOT NULL,
     worker TEXT NOT NULL,
-    msg TEXT NOT NULL
+    msg TEXT NOT NULL,
+    metric TEXT,
+    variant TEXT,
+    iter INTEGER
 );
 CREATE INDEX IF NOT EXISTS console_by_time ON console (task, timestamp, id);
+CREATE INDEX IF NOT EXISTS console_by_arrival ON console (task);
 
-CREATE TABLE IF NOT EXISTS scalars (
+CREATE TABLE IF NOT EXISTS scalar_series (
+    id INTEGER PRIMARY KEY,
     task TEXT NOT NULL,
     metric TEXT NOT NULL,
     variant TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    UNIQUE (task, metric, variant)
+);
+
+CREATE TABLE IF NOT EXISTS scalar_points (
+    series INTEGER NOT NULL,
     iter INTEGER NOT NULL,
     timestamp INTEGER NOT NULL,
     value REAL,
-    worker TEXT NOT NULL,
-    PRIMARY KEY (task, metric, variant, iter)
+    PRIMARY KEY (series, iter)
 ) WITHOUT ROWID;
+
+CREATE VIEW IF NOT EXISTS scalars AS
+SELECT s.task, s.metric, s.variant, p.iter, p.timestamp, p.value, s.worker
+FROM scalar_series s JOIN scalar_points p ON p.series = s.id;
 
 CREATE TABLE IF NOT EXISTS reports (
     task TEXT NOT NULL,
@@ -209,4 +271,9 @@ CREATE TABLE IF NOT EXISTS reports (
     body TEXT NOT NULL,
     PRIMARY KEY (task, type, metric, variant, iter)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS images_by_url ON reports (task, metric, variant, json_extract(body, '$.url'))
+WHERE type = 'training_debug_image';
 """
+
+ADDED_COLUMNS = {"console": {"metric": "TEXT", "variant": "TEXT", "iter": "INTEGER"}}
+"""Columns of tables in ``REST`` that databases of earlier versions lack."""
