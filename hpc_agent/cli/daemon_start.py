@@ -27,7 +27,8 @@ from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
-from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
 from hpc_agent.daemon.task_owners import EntryFilter, MainEntries, ShareEntries
