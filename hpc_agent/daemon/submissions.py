@@ -22,6 +22,7 @@ from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
+from hpc_agent.daemon.pilot_submissions import PilotSubmissions
 from hpc_agent.daemon.served_queues import Activity
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
@@ -29,7 +30,7 @@ from hpc_agent.daemon.task_owners import TaskOwners
 from hpc_agent.daemon.waiting_tasks import WaitingTasks
 from hpc_agent.domain.actions import SetStatusMessage
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated, shared_out
+from hpc_agent.domain.capacity import Capacity, QueueCandidates, choose, held_back, rotated, shared_out
 from hpc_agent.domain.decide import explain_doubt
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
@@ -122,6 +123,7 @@ class Submissions:
         staging: StagingBackend | None,
         actor: Actor,
         waiting: WaitingTasks,
+        pilots: PilotSubmissions,
         task_errors: TaskErrorReporter,
         activity: Activity,
         owners: TaskOwners,
@@ -143,6 +145,7 @@ class Submissions:
         self._staging = staging
         self._actor = actor
         self._waiting = waiting
+        self._pilots = pilots
         self._task_errors = task_errors
         self._activity = activity
         self._runs = RunsFolder(settings.runs)
@@ -170,7 +173,20 @@ class Submissions:
         capacity = self._scheduler.room()
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
         round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
-        chosen = self._choose(round)
+        lanes = self._lanes(round)
+        share = self._pilots.share(cluster, lanes)
+        self._show_held_back(cluster, share.held_back)
+        self._run(self._without_requests(round), share.chosen, stopping)
+        chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues])
+        self._run(round, chosen, stopping)
+        return bool(share.chosen or chosen)
+
+    def _without_requests(self, round: _Round) -> _Round:
+        """For tasks in pilots: the scheduler is not asked, and one after the other they keep their order."""
+        return replace(round, space=CapacityAllocator(Capacity()), at_once=1, batches=Batches(self._sizes, 0))
+
+    def _run(self, round: _Round, chosen: Sequence[Attempt], stopping: threading.Event) -> None:
+        cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
@@ -188,15 +204,15 @@ class Submissions:
             self._finish(round)
         for queue in round.limited & self._limits.keys():
             self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
-        return bool(chosen)
 
-    def _choose(self, round: _Round) -> list[Attempt]:
+    def _lanes(self, round: _Round) -> list[QueueCandidates]:
+        """The queues with what is due of each."""
         cluster, due = round.cluster, round.due
         if not due:
             return []
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
-        live = [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
+        live = _live(cluster)
         round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
         self._forget_limits(live_of)
         lanes = [
@@ -209,14 +225,21 @@ class Submissions:
             for queue in cluster.queues
             if queue.id in active and not self._is_postponed(queue)
         ]
-        if self._fair:
-            lanes = rotated(lanes, self._last_served)
+        return rotated(lanes, self._last_served) if self._fair else lanes
+
+    def _choose(self, round: _Round, lanes: Sequence[QueueCandidates]) -> list[Attempt]:
+        if not lanes:
+            return []
         limit = self._settings.max_jobs
-        chosen = choose(lanes, len(live), limit, fair=self._fair)
-        for attempt, message in held_back(lanes, chosen, limit).items():
+        live = self._pilots.jobs(round.cluster, _live(round.cluster))
+        chosen = choose(lanes, live, limit, fair=self._fair)
+        self._show_held_back(round.cluster, held_back(lanes, chosen, limit))
+        return chosen
+
+    def _show_held_back(self, cluster: ClusterSnapshot, messages: Mapping[Attempt, str]) -> None:
+        for attempt, message in messages.items():
             say = partial(self._waiting.say, attempt, SetStatusMessage(message), self._runs.of(attempt))
             self._guarded(cluster, attempt, say)
-        return chosen
 
     def _in_order(
         self, cluster: ClusterSnapshot, queue: Queue, due: Collection[Attempt], live: Sequence[Attempt]
@@ -367,6 +390,11 @@ class Submissions:
 
 def _same(answer: Answer) -> Answer:
     return answer
+
+
+def _live(cluster: ClusterSnapshot) -> list[Attempt]:
+    """The attempts that have a job."""
+    return [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
 
 
 def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:

@@ -194,10 +194,11 @@ class Submitter:
         """The job's script is written."""
         directory = job.directory
         write_atomic(directory.script, self._text(job, avoided).encode(), mode=0o700, durability=script)
-        name = job.context.attempt.job_name
-        return SubmitRequest(
-            directory.script, name, directory.path, directory.job_output, self._resources(job, avoided)
-        )
+        name, resources = job.context.attempt.job_name, self._resources(job, avoided)
+        # A template in the glue's form describes a whole job, with its steps.
+        queue = "" if self._renderer.is_glue_template(job.template) else job.queue.name
+        files = directory.script, name, directory.path, directory.job_output
+        return SubmitRequest(*files, resources, queue=queue, signal_ahead=job.context.signal_ahead)
 
     def _resources(self, job: PreparedJob, avoided: Sequence[str]) -> Resources:
         resources = job.context.resources
