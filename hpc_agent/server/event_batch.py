@@ -135,7 +135,7 @@ def _all_frequent(batch: Batch | Json) -> list[tuple[_AnyEvent, Json]] | None:
         events = _FREQUENT.decode_lines(b"\n".join(batch))
     except (msgspec.MsgspecError, RecursionError):
         return None
-    # Two objects on one line are no line of JSON.
+    # Two objects on one line: not a line of JSON.
     return [(event, _NOTHING) for event in events] if len(events) == len(batch) else None
 
 
