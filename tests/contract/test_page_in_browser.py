@@ -253,6 +253,16 @@ def test_a_hostile_task_is_shown_as_it_is_written(api: Api, browser: Window) -> 
         assert page.evaluate("[...document.scripts].every((script) => script.src)")
 
 
+def test_a_phone_shows_the_whole_navigation(browser: Window) -> None:
+    page = browser.open("/dashboard")
+    page.set_viewport_size({"width": 420, "height": 800})
+    links = page.get_by_role("navigation", name="Main").get_by_role("link").all()
+    assert [link.inner_text().strip() for link in links][:2] == ["Dashboard", "Projects"]
+    for link in links:
+        box = link.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 420
+
+
 WIDTHS = (360, 820, 1400)
 
 
