@@ -147,7 +147,10 @@ def _copy(distribution: importlib.metadata.Distribution, packages: Path) -> None
 
 
 def archive_of(root: Path) -> bytes:
-    """A folder as ``agent_launcher`` unpacks it: the same bytes for the same files. ``root`` gets a list of its folders."""
+    """A folder as ``agent_launcher`` unpacks it: the same bytes for the same files.
+
+    A list of its folders is added to ``root``.
+    """
     paths = sorted(root.rglob("*"))
     folders = [".", *(str(path.relative_to(root)) for path in paths if path.is_dir())]
     (root / agent_launcher.FOLDERS).write_text("\n".join(folders) + "\n", encoding="utf-8")

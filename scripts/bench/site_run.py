@@ -21,6 +21,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 from faults.arguments import positive
+from site_load import busy_server
 from site_load.executors import EXECUTORS, Work
 from site_load.server_costs import OTHERS, STATES_OF_MANY, server_costs
 from site_load.simulation import DAEMONS, Observed, Size, simulate
@@ -32,6 +33,8 @@ from hpc_agent.config.settings import AgentSettings
 PARTS = ("server", "slurm")
 SLURM_JOBS = 1000
 """In the real Slurm; each costs a submission."""
+RUNNING = (500, 1_000, 2_000, 5_000)
+"""Tasks at a server that has one processor for them."""
 TASK_S = 3600.0
 LINE_EVERY_S = 10.0
 AROUND = 10
@@ -105,6 +108,7 @@ def main() -> int:
         seen = simulate(folder / "site", size, work)
         at_server = {} if "server" in options.without else server_costs(folder / "s", size.entries // size.daemons, own)
         at_slurm = {} if "slurm" in options.without else slurm_costs(folder / "slurm", SLURM_JOBS, own)
+    busy = busy_server.table(RUNNING, at_server["tasks.get_all"]) if at_server else {}
     server = show("at the server", server_loads(seen, at_server))
     slurm = show("at Slurm", slurm_loads(seen, at_slurm))
     figures = {
@@ -118,8 +122,12 @@ def main() -> int:
     reached = goals(seen, size, around)
     for goal in reached:
         print(f"{goal['name']:<46} {goal['value']:>9}   at most {goal['bound']:g}")
+    for running, ways in busy.items():
+        for way, found in ways.items():
+            print(f"{running:>6} tasks at one server, {way:<20} {json.dumps(found)}")
     if options.json:
-        what = {"size": vars(size), "around a task": around, "figures": figures, "server": server, "slurm": slurm}
+        loads = {"server": server, "slurm": slurm, "tasks at one server": busy}
+        what = {"size": vars(size), "around a task": around, "figures": figures, **loads}
         options.json.write_text(json.dumps({"goals": reached, **what}, indent=2) + "\n", encoding="utf-8")
     return 0 if all(goal["met"] for goal in reached) else 1
 

@@ -33,7 +33,7 @@ class Work:
     """Requests, by endpoint, that a job makes before its task's process starts and after it has ended."""
 
 
-class _Usage(UsageReader):
+class NoUsage(UsageReader):
     """A reading that costs this machine nothing."""
 
     def __init__(self, clock: ProgramClock) -> None:
@@ -52,7 +52,7 @@ class Executors:
         self._work = work
         self._clock = ProgramClock(timeline)
         self._client = CountedClient(server, EXECUTORS, self._clock)
-        self._usage = _Usage(self._clock)
+        self._usage = NoUsage(self._clock)
         self.running = 0
 
     def run(self, attempt: Attempt, queue: QueueId, worker: WorkerId, left: float, ended: Callable[[], None]) -> None:
@@ -84,13 +84,13 @@ class Executors:
             ended()
 
         phase = left % watch.STATUS_INTERVAL_S
-        self._repeat(watching._check_status, phase, watch.STATUS_INTERVAL_S, until)
+        self._repeat(watching.look, phase, watch.STATUS_INTERVAL_S, until)
         self._repeat(watching._ping, left % work.ping_every, work.ping_every, until)
         self._repeat(watching._report, left % watch.USAGE_INTERVAL_S, watch.USAGE_INTERVAL_S, until)
         self._repeat(line, left % work.line_every, work.line_every, until)
         self._timeline.after(left, over)
 
-    def _repeat(self, action: Callable[[], None], first: float, every: float, until: float) -> None:
+    def _repeat(self, action: Callable[[], object], first: float, every: float, until: float) -> None:
         def turn() -> None:
             if self._timeline.seconds < until:
                 action()

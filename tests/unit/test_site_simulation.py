@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from site_load.busy_server import waiting
 from site_load.executors import EXECUTORS, Work
 from site_load.simulation import DAEMONS, Size, simulate
 from site_load.timeline import ProgramClock, Timeline
@@ -43,3 +44,17 @@ def test_program_that_sleeps_does_not_hold_up_the_others() -> None:
     timeline.after(2, lambda: happened.append(("other", other.monotonic())))
     timeline.run_until(10)
     assert happened == [("sleeper", 101.0), ("other", 2.0)]
+
+
+def test_many_tasks_do_not_keep_a_server_from_answering_others() -> None:
+    # 400 tasks would look 267 times a second, and the server answers 100 requests.
+    paced, fixed = (waiting(400, 0.01, paced=paced) for paced in (True, False))
+    assert fixed.answer_s > 2
+    assert paced.answer_s < fixed.answer_s / 3
+    assert paced.look_s < 1.2 * fixed.look_s, "an abort is noticed no later"
+
+
+def test_tasks_look_as_often_as_they_like_while_the_server_answers_at_once() -> None:
+    assert watch.status_interval(0.1) == watch.STATUS_INTERVAL_S
+    assert watch.status_interval(0.5) == 5
+    assert watch.status_interval(60) == watch.LONGEST_STATUS_INTERVAL_S
