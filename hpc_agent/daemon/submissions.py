@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hpc_agent.cancellation import in_background
@@ -96,6 +96,8 @@ class _Round:
     """Whether the scheduler gave sbatch no answer."""
     live_of: Counter[str] = field(default_factory=Counter)
     """Jobs of each queue."""
+    limited: set[QueueId] = field(default_factory=set)
+    """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
     under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
 
     @property
@@ -184,6 +186,8 @@ class Submissions:
             self._hand_over(round, batch)
         while round.under_way:
             self._finish(round)
+        for queue in round.limited & self._limits.keys():
+            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
         return bool(chosen)
 
     def _choose(self, round: _Round) -> list[Attempt]:
@@ -239,6 +243,9 @@ class Submissions:
 
     def _meet_limit(self, round: _Round, queue: Queue) -> None:
         """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
+        if queue.id in round.limited:
+            return
+        round.limited.add(queue.id)
         before = self._limits.get(queue.id)
         pause = POSTPONED_S if before is None else min(2 * before.pause, LONGEST_PAUSE_S)
         self._limits[queue.id] = _Limit(round.live_of[queue.id], pause)
@@ -339,7 +346,8 @@ class Submissions:
         if isinstance(answer, Accepted):
             round.live_of[queue.id] += 1
             self._sizes.taken(queue.id, 1)
-            self._limits.pop(queue.id, None)
+            if queue.id not in round.limited:
+                self._limits.pop(queue.id, None)
             self._actor.forget_message(attempt)
             round.width += 1
         elif isinstance(answer, Refused):

@@ -173,7 +173,7 @@ class Troublemaker:
         back = time.time()
         self.hits.append(Hit("no slurmd", since, back, away=node))
         if processes:
-            return self._hit(fault, since, tasks, until, node=node)
+            return self._hit(fault, since, tasks, until, node=node, kills_writers=True)
         # Those that live end when slurmd is back, at the latest.
         return self._hit(fault, given_up_after, tasks, back, node=node, ghosts=True)
 
