@@ -169,29 +169,34 @@ def _write(path: str, content: bytes, mode: int) -> None:
 
 
 def _remove_others(target: str) -> None:
-    """Copies that no process uses, and what was left by jobs that were killed while they unpacked this one."""
+    """Copies that no process uses, and what was left by jobs that were killed while they unpacked or removed one."""
     folder, _, own = target.rpartition("/")
     for name in os.listdir(folder):  # noqa: PTH208
-        path = f"{folder}/{name}"
-        if name.endswith(".part"):
-            if name.startswith(f"{own}."):
-                _remove(path)
-        elif os.path.isdir(path):  # noqa: PTH112
-            with _unused(path) as is_unused:
-                if is_unused:
-                    os.rename(path, f"{path}.{os.getpid()}.part")  # noqa: PTH104
-                    _remove(f"{path}.{os.getpid()}.part")
+        path, key = f"{folder}/{name}", name.partition(".")[0]
+        if not os.path.isdir(path):  # noqa: PTH112
+            continue
+        if key == own:  # we hold its lock
+            _remove(path)
+            continue
+        with _unheld(f"{folder}/{key}.lock") as no_one_unpacks, _unheld(f"{folder}/{key}.used") as no_one_runs:
+            if no_one_unpacks and no_one_runs:
+                # Renamed first: a job that starts now must not find a part of it.
+                removed = f"{folder}/{key}.{os.getpid()}.part"
+                os.rename(path, removed)  # noqa: PTH104
+                _remove(removed)
 
 
 @contextlib.contextmanager
-def _unused(copy: str) -> Iterator[bool]:
-    """Whether no process runs from the copy, and none begins to while this lasts."""
-    descriptor = os.open(f"{copy}.used", os.O_RDWR | os.O_CREAT, 0o600)
+def _unheld(lock: str) -> Iterator[bool]:
+    """Whether no process has the lock, and none gets it while this lasts."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
+        is_ours = True
     except BlockingIOError:
-        yield False
+        is_ours = False
+    try:
+        yield is_ours
     finally:
         os.close(descriptor)
 

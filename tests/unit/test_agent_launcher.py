@@ -148,6 +148,15 @@ def test_new_version_removes_old_copies_that_no_process_uses(node: Node, tmp_pat
     assert used.exists() and not unused.exists()
 
 
+def test_what_killed_jobs_left_is_removed(node: Node) -> None:
+    node.copies.mkdir(parents=True)
+    node.copies.parent.chmod(0o700)
+    for key in (node.copy.name, "0" * 64):
+        (node.copies / f"{key}.4711.part" / "lib").mkdir(parents=True)
+    assert node.run().stdout == f"copy {node.copy}\n"
+    assert [path for path in node.copies.iterdir() if path.is_dir()] == [node.copy]
+
+
 def test_running_program_keeps_its_copy(tmp_path: Path, node: Node) -> None:
     data = small_program(tmp_path / "waits", "input()\n")
     archive = tmp_path / f"{hashlib.sha256(data).hexdigest()}.tar.gz"
