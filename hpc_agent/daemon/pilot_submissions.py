@@ -55,7 +55,7 @@ class PilotSubmissions:
         return of_tasks + self._pilots.count(cluster.live)
 
     def takes(self, job: PreparedJob) -> bool:
-        """Whether it goes to a pilot, and is no job of the batch system."""
+        """Whether it goes to a pilot, and not to the batch system."""
         return bool(job.pilot_queue) and self._pilots.takes(job.pilot_queue, job.context.resources)
 
     def _keep(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
