@@ -182,7 +182,7 @@ def test_order_of_a_queue_is_changed(api: Api, browser: Window, queue: str) -> N
 
 def test_keys_search_walk_select_and_open(api: Api, browser: Window) -> None:
     project = api("projects.create", name="by keys")["id"]
-    for name in ("a", "b", "c"):
+    for name in ("run a", "run b", "run c"):
         api.task(name, project=project)
     page = browser.open(f"/projects/{project}/tasks?order=name")
     page.keyboard.press("/")
@@ -190,10 +190,10 @@ def test_keys_search_walk_select_and_open(api: Api, browser: Window) -> None:
     page.keyboard.press("Escape")
     for key in ("j", "j", "x"):
         page.keyboard.press(key)
-    expect(page.get_by_label("Select b")).to_be_checked()
+    expect(page.get_by_label("Select run b")).to_be_checked()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="c", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="run c", exact=True)).to_be_visible()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.keyboard.press("Escape")

@@ -266,7 +266,7 @@ def test_published_tasks_take_no_events_unless_allowed(api: Api) -> None:
 
 
 def test_events_of_models_go_with_the_model(api: Api) -> None:
-    model = api("models.create", name="m", uri="u")["id"]
+    model = api("models.create", name="net", uri="u")["id"]
     assert send(api, scalar(model, 1, 1.0, model_event=True)).data["added"] == 1
     assert send(api, scalar(model, 1, 1.0)).code == "400/131"
     assert api("events.scalar_metrics_iter_histogram", task=model, model_events=True)["loss"]["train"]["y"] == [1.0]

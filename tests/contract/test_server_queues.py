@@ -19,7 +19,7 @@ def tasks_of(api: Api, queue: str) -> list[str]:
 @pytest.fixture
 def three(api: Api, queue: str) -> list[str]:
     """Three tasks waiting in ``queue``."""
-    ids = [api.task(f"q{i}") for i in range(3)]
+    ids = [api.task(f"task {i}") for i in range(3)]
     for task in ids:
         api("tasks.enqueue", task=task, queue=queue)
     return ids
