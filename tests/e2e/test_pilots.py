@@ -215,10 +215,10 @@ def test_pilots_grow_with_the_queue_to_their_maximum_and_go_when_it_is_empty(sit
     go = site.folder / "go"
     tasks = [site.bare_task(UNTIL_GO.format(go=str(go))) for _ in range(3)]
     site.daemon()
-    for task in tasks[:2]:
-        begun(site, task)
+    # Which two come first: those whose source and environment are ready first.
+    wait_until("two of them to begin", lambda: sum("begun" in site.lines(task) for task in tasks) == 2)
     assert len(pilots(site)) == 2
-    assert site.status(tasks[2]) is TaskStatus.QUEUED
+    assert sorted(site.status(task).value for task in tasks) == ["in_progress", "in_progress", "queued"]
     go.touch()
     assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 3
     ended_pilot(site)
