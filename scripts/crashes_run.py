@@ -5,27 +5,37 @@
     scripts/crashes --all --variant abort --command execute
     scripts/crashes --replay FOLDER        # judge again what an earlier enumeration has left
 
-A task runs from its queue to its end through the local scheduler; a killed daemon is started again; then the ledger is
-looked at: the task's process started once, one final status, no line of its console lost or doubled. Exit code 1 if any
-of it is not so, or if in one of the parts of a sample nothing was killed. Then the folder with run directories, ledgers
-and logs is left, and named.
+A task runs from its queue to its end through the local scheduler, and some tasks as a job array through a real Slurm; a
+killed daemon is started again; then the ledger is looked at: the task's process started once, one final status, no line
+of its console lost or doubled. A boundary that was not reached in three runs is named with the reason. Exit code 1 if any
+of it is not so, if there is no such reason, or if in one of the parts of a sample nothing was killed; 4 where job arrays
+are asked for and Slurm is not installed. Then the folder with run directories, ledgers and logs is left, and named.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from faults.arguments import positive
 from faults.bench import bench
-from faults.crash_judge import VARIANTS, Findings, Result, line
+from faults.crash_judge import ARRAY, VARIANTS, Findings, Result, line, line_of_unreached
 from faults.crashes import COMMANDS, all_points, each, enumerate_crashes, sample
 from faults.kept import run_in_folder
+from slurm_cluster.errors import MissingProgramError
+from slurm_cluster.layout import Cluster
+from slurm_cluster.lifecycle import start, stop
+from slurm_cluster.releases import VERSION_VARIABLE
 
 USAGE = 2
+NOT_INSTALLED = 4
 
 
 def arguments() -> argparse.Namespace:
@@ -51,8 +61,21 @@ def show(result: Result) -> None:
 
 def run(options: argparse.Namespace, folder: Path) -> int:
     begun = time.monotonic()
-    with bench(folder) as site:
-        variants, commands = options.variant or list(VARIANTS), options.command or COMMANDS
+    variants, commands = options.variant or list(VARIANTS), options.command or COMMANDS
+    cluster = Cluster(folder / "slurm", os.environ.get(VERSION_VARIABLE, ""))
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(bench(folder))
+        if ARRAY in variants:
+            try:
+                stack.enter_context(running(cluster))
+            except MissingProgramError as error:
+                if options.variant:
+                    print(f"crashes: {error}", file=sys.stderr)
+                    return NOT_INSTALLED
+                print(f"Without job arrays: {error}", flush=True)
+                variants.remove(ARRAY)
+            else:
+                site.slurm = {"SLURM_CONF": str(cluster.conf), "PATH": cluster.path}
         found = all_points(site, variants, commands, at_once=options.at_once)
         print(f"{len(found)} boundaries", flush=True)
         parts = each(found) if options.all else sample(found, options.sample, options.seed)
@@ -61,6 +84,22 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     code = show_result(options, Findings.load(folder))
     print(f"{time.monotonic() - begun:.0f} s")
     return code
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[None]:
+    """
+    Raises:
+        MissingProgramError: Slurm is not installed.
+    """
+    cluster.dir.mkdir(parents=True)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            start(cluster)
+        yield
+    finally:
+        with contextlib.redirect_stderr(io.StringIO()):
+            stop(cluster, [])
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -80,7 +119,18 @@ def show_result(options: argparse.Namespace, findings: Findings) -> int:
     for result in findings.results:
         if result.wrong:
             show(result)
-    names = ("boundaries", "crashes", "parts without a crash", "lost lines", "doubled lines", "run twice", "wrong")
+    for boundary in findings.unreached:
+        print(line_of_unreached(boundary))
+    names = (
+        "boundaries",
+        "crashes",
+        "without a verdict",
+        "parts without a crash",
+        "lost lines",
+        "doubled lines",
+        "run twice",
+        "wrong",
+    )
     print(", ".join(f"{name} {figures[name]}" for name in names))
     return 0 if all(goal["met"] for goal in figures["goals"]) else 1
 
