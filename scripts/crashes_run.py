@@ -5,11 +5,13 @@
     scripts/crashes --all --variant abort --command execute
     scripts/crashes --replay FOLDER        # judge again what an earlier enumeration has left
 
-A task runs from its queue to its end through the local scheduler, and some tasks as a job array through a real Slurm; a
-killed daemon is started again; then the ledger is looked at: the task's process started once, one final status, no line
-of its console lost or doubled. A boundary that was not reached in three runs is named with the reason. Exit code 1 if any
-of it is not so, if there is no such reason, or if in one of the parts of a sample nothing was killed; 4 where job arrays
-are asked for and Slurm is not installed. Then the folder with run directories, ledgers and logs is left, and named.
+A task runs from its queue to its end through the local scheduler, and three tasks as a job array through a real Slurm.
+A killed daemon is started again; then the ledger is looked at: the task's process started once, one final status, no
+line of its console lost or doubled. A boundary that was not reached in three runs is named with the reason.
+
+Exit code 1 if any of it is not so, if there is no such reason, or if in one of the parts of a sample nothing was
+killed: then the folder with run directories, ledgers and logs is left, and named. 4 if only job arrays are asked for, and Slurm
+is not installed.
 """
 
 from __future__ import annotations
@@ -121,16 +123,8 @@ def show_result(options: argparse.Namespace, findings: Findings) -> int:
             show(result)
     for boundary in findings.unreached:
         print(line_of_unreached(boundary))
-    names = (
-        "boundaries",
-        "crashes",
-        "without a verdict",
-        "parts without a crash",
-        "lost lines",
-        "doubled lines",
-        "run twice",
-        "wrong",
-    )
+    verdicts = ("crashes", "without a verdict", "parts without a crash")
+    names = ("boundaries", *verdicts, "lost lines", "doubled lines", "run twice", "wrong")
     print(", ".join(f"{name} {figures[name]}" for name in names))
     return 0 if all(goal["met"] for goal in figures["goals"]) else 1
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from faults.bench import Bench, environment, printed, starts
 from faults.crash_judge import ARRAY, COLD, VARIANTS, Point, Result
-from faults.crash_point import ESCAPED, SUPERVISOR
+from faults.crash_point import ESCAPED, SINCE, SUPERVISOR
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
@@ -107,14 +108,9 @@ class Run:
 
     def _daemon(self) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "faults.crash_point", "daemon", "--foreground", "--queue", self._queue]
+        pace = ["--polling-interval", "0.5" if self._variant == ARRAY else "0.2"]
         with (self.root / "daemon.log").open("ab") as log:
-            return subprocess.Popen(
-                [*argv, "--polling-interval", "0.5" if self._variant == ARRAY else "0.2"],
-                env=self._env,
-                cwd=self.root,
-                stdout=log,
-                stderr=log,
-            )
+            return subprocess.Popen([*argv, *pace], env=self._env, cwd=self.root, stdout=log, stderr=log)
 
     def _is_over(self, task: TaskId) -> bool:
         """Final, and its last attempt settled."""
@@ -131,8 +127,8 @@ class Run:
             lines = self.doors.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return 0
-        passed = (line.split(" ", 2) for line in lines)
-        return max((int(number) for _, number, label in passed if label == self._point.door), default=0)
+        passed = (line.split(" ", 3) for line in lines)
+        return max((int(number) for _, _, number, label in passed if label == self._point.door), default=0)
 
     def _seen(self, task: TaskId, ledger: Path, begun: float, *, aborted: bool, stuck: bool) -> Result:
         seen = self._bench.direct.tasks.get_states([task])[task]
@@ -161,12 +157,34 @@ def points(bench: Bench, variant: str, command: str) -> list[tuple[str, Point]]:
         if result.wrong:
             raise RuntimeError(f"the run without a crash went wrong: {result.wrong}; see {run.root}")
     passed = []
-    for line in run.doors.read_text().splitlines():
-        _, number, label = line.split(" ", 2)
+    for line in run.doors.read_text(encoding="utf-8").splitlines():
+        process, thread, number, label = line.split(" ", 3)
         if number == ESCAPED:
             raise RuntimeError(f"a call to the outside is not counted: {label}; see faults/crash_point.py")
-        passed.append((label, int(number)))
-    return [(variant, Point(command, label, nth, when)) for label, nth in passed for when in ("before", "after")]
+        passed.append(Passage(f"{process} {thread}", label, int(number)))
+    return [(variant, Point(command, label, nth, when)) for label, nth, when in boundaries(passed)]
+
+
+class Passage(NamedTuple):
+    """Of a door. ``thread``: of which process and thread. ``number``: how often its process passed it, with this."""
+
+    thread: str
+    label: str
+    number: int
+
+
+def boundaries(passed: Sequence[Passage]) -> list[tuple[str, int, str]]:
+    """Where what is outside differs, as door, number, and before or after it.
+
+    Between two doors of a thread nothing changes: after one is before the next. What a thread does at the pace of a
+    clock changes nothing either, when it comes once more after the same door.
+    """
+    kept = [each for each in passed if SINCE not in each.label or each.number == 1]
+    last = {each.thread: each for each in kept}
+    return [
+        *((each.label, each.number, "before") for each in kept),
+        *((each.label, each.number, "after") for each in last.values()),
+    ]
 
 
 def all_points(
