@@ -10,8 +10,8 @@ A killed daemon is started again; then the ledger is looked at: the task's proce
 line of its console lost or doubled. A boundary that was not reached in three runs is named with the reason.
 
 Exit code 1 if any of it is not so, if there is no such reason, or if in one of the parts of a sample nothing was
-killed: then the folder with run directories, ledgers and logs is left, and named. 4 if only job arrays are asked for, and Slurm
-is not installed.
+killed: then the folder with run directories, ledgers and logs is left, and named. 4 if only job arrays are asked for,
+and Slurm is not installed.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ LAYERS = (
             "exec_launcher",
             "rank_launcher",
             "file_records",
+            "file_batches",
             "file_lock",
             "access",
             "redact",
