@@ -37,9 +37,10 @@ SUPERVISOR = "supervisor"
 """How the local scheduler's process is named here."""
 PACED = re.compile(
     r"call (?:queues\.get_all|tasks\.get_all|tasks\.ping|workers\.status_report|workers\.get_runtime_properties)|"
-    r"open (?:owner|\S+\.beat)|open \.seen\.json\S*|rename seen\.json|(?:run|start) (?:squeue|sacct)"
+    r"unlink \.news/#\.#|open (?:owner|\S+\.beat)|open \.seen\.json\S*|rename seen\.json|(?:run|start) (?:squeue|sacct)"
 )
-"""What only looks, says that a process lives, or writes down for how long something was seen."""
+"""What only looks, says that a process lives, or writes down for how long something was seen. News of a job are no
+more than a reason to look: whether those of several come together is chance."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FILES = ("rename", "link", "symlink", "remove", "rmdir", "mkdir", "chmod", "chown", "utime", "truncate", "setxattr")
 _PROCESSES = ("kill", "killpg", "fork", "forkpty", "posix_spawn", "exec", "system")
@@ -155,7 +156,16 @@ def _is_lock(path: Any) -> bool:
 
 
 def _name(path: Any) -> str:
-    return str(path) if isinstance(path, int) else Path(os.fsdecode(path)).name
+    """Its last part; with the folder above where it is nothing but ids."""
+    if isinstance(path, int):
+        return str(path)
+    found = Path(os.fsdecode(path))
+    above = next((folder.name for folder in found.parents if not _is_id(folder.name)), "") if _is_id(found.name) else ""
+    return f"{above}/{found.name}" if above else found.name
+
+
+def _is_id(name: str) -> bool:
+    return re.fullmatch(r"#(?:\.#)?", plain(name)) is not None
 
 
 def _opened(path: Any, flags: int) -> str | None:
