@@ -3,6 +3,7 @@
     scripts/crashes --sample 40            # one crash in each of 40 parts of all of them
     scripts/crashes --all                  # every one, in about three quarters of an hour on two cores
     scripts/crashes --all --variant abort --command execute
+    scripts/crashes --all --door submit.json
     scripts/crashes --replay FOLDER        # judge again what an earlier enumeration has left
 
 A task runs from its queue to its end through the local scheduler, and three tasks as a job array through a real Slurm.
@@ -50,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this course of the task")
     parser.add_argument("--command", choices=COMMANDS, action="append", help="only crashes of this command")
+    parser.add_argument("--door", action="append", metavar="TEXT", help="only at doors whose label has this text")
     parser.add_argument("--at-once", type=positive, default=3, metavar="N", help="runs side by side (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
@@ -79,6 +81,8 @@ def run(options: argparse.Namespace, folder: Path) -> int:
             else:
                 site.slurm = {"SLURM_CONF": str(cluster.conf), "PATH": cluster.path}
         found = all_points(site, variants, commands, at_once=options.at_once)
+        if options.door:
+            found = [item for item in found if any(text in item[1].door for text in options.door)]
         print(f"{len(found)} boundaries", flush=True)
         parts = each(found) if options.all else sample(found, options.sample, options.seed)
         results = enumerate_crashes(site, parts, at_once=options.at_once, show=show)
