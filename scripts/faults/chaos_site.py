@@ -48,10 +48,13 @@ hpc {{
     term_grace: 3
     max_jobs: {max_jobs}
     lost_after: 120
+    {arrays}
     resources {{ num_cpus: 1, memory_gb: 1, time_limit: "01:00:00" }}
     queues {{ {queues} }}
 }}
 """
+_ARRAYS = "envs.build_on: compute, slurm.array_size: 8"
+"""Nothing is staged, so that tasks that come together are due in one pass."""
 _QUEUE = '"{name}" {{ overrides {{ num_gpus {{ max: 4 }}, num_nodes {{}}, partition {{}} }}, {lines} }}\n'
 _BACK = (
     '{% extends "base.sbatch.j2" %}\n{% block directives %}{{ super() }}\n#SBATCH --no-requeue\n{% endblock %}\n'
@@ -92,17 +95,36 @@ class Row:
     node: str
     """Several with commas."""
     partition: str
+    element: str = ""
+    """``12_3`` for an element of a job array: the id in ``job`` may be that of the whole array too."""
 
     @property
     def nodes(self) -> Sequence[str]:
         return self.node.split(",")
+
+    @property
+    def target(self) -> str:
+        """For commands that are about this job alone."""
+        return self.element or self.job
+
+    @property
+    def array(self) -> str:
+        return self.element.partition("_")[0]
 
 
 class Site:
     """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
 
     def __init__(
-        self, folder: Path, cluster: Cluster, bench: Bench, argv: Sequence[str], max_jobs: int, *, slow: bool
+        self,
+        folder: Path,
+        cluster: Cluster,
+        bench: Bench,
+        argv: Sequence[str],
+        max_jobs: int,
+        *,
+        slow: bool,
+        arrays: bool,
     ) -> None:
         self.folder = folder
         self.cluster = cluster
@@ -116,7 +138,7 @@ class Site:
         self._last: list[Row] = []
         self._jobs: dict[str, tuple[str, Job]] = {}
         self.spoilt = folder / "bin"
-        self._write(max_jobs, slow=slow)
+        self._write(max_jobs, slow=slow, arrays=arrays)
         self.queues = {name: bench.direct.queues.resolve(name, create=True) for name in QUEUES}
         self.env = environment(
             CLEARML_CONFIG_FILE=str(folder / "clearml.conf"),
@@ -125,11 +147,12 @@ class Site:
             PATH=os.pathsep.join((str(self.spoilt), os.environ["PATH"])),
         )
 
-    def _write(self, max_jobs: int, *, slow: bool) -> None:
+    def _write(self, max_jobs: int, *, slow: bool, arrays: bool) -> None:
         for name in ("bin", "templates", "ledgers"):
             (self.folder / name).mkdir(exist_ok=True)
         queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in QUEUES.items())
         words = {"server": self.bench.conf, "proxy": self.bench.proxy.url, "folder": self.folder}
+        words["arrays"] = _ARRAYS if arrays else ""
         (self.folder / "clearml.conf").write_text(_CONF.format(queues=queues, max_jobs=max_jobs, **words))
         (self.folder / "templates" / "back.sbatch.j2").write_text(_BACK)
         sbatch = self.spoilt / "sbatch"
@@ -180,17 +203,37 @@ class Site:
 
     def rows(self) -> list[Row]:
         """The live jobs of tasks; as they were last seen, while slurmctld does not answer."""
-        answer = self.slurm("squeue", "-h", "-o", "%A %T %P %N %j")
+        answer = self.slurm("squeue", "-h", "-r", "-o", "%A|%i|%T|%P|%N|%j")
         if answer.returncode == 0:
-            rows = [line.split() for line in answer.stdout.splitlines()]
-            # A job that waits has no node.
-            filled = [row if len(row) == 5 else [*row[:3], "", row[3]] for row in rows if len(row) > 3]
-            self._last = [
-                Row(name.removeprefix("clearml_task_").partition("_")[0], job, state, _expanded(node), partition)
-                for job, state, partition, node, name in filled
-                if name.startswith("clearml_task_")
-            ]
+            rows = [self._row(*line.split("|")) for line in answer.stdout.splitlines()]
+            self._last = [row for row in rows if row is not None]
         return self._last
+
+    def _row(self, job: str, id: str, state: str, partition: str, node: str, name: str) -> Row | None:
+        if name.startswith("clearml_array_"):
+            index = id.partition("_")[2]
+            members = self.members(name)
+            if not index.isdigit() or int(index) >= len(members):
+                return None
+            # One that waits has no id of its own yet.
+            job = id if state == "PENDING" else job
+            return Row(members[int(index)], job, state, _expanded(node), partition, id)
+        if not name.startswith("clearml_task_"):
+            return None
+        return Row(_task_of(name), job, state, _expanded(node), partition)
+
+    def members(self, array: str) -> list[str]:
+        """The tasks of a job array, given by its name."""
+        path = self.folder / "hpc" / "runs" / ".arrays" / array.removeprefix("clearml_array_") / "members"
+        try:
+            return [_task_of(name) for name in path.read_text(encoding="utf-8").splitlines()]
+        except OSError:
+            return []
+
+    @property
+    def arrays(self) -> int:
+        """Job arrays that were written so far."""
+        return len(list((self.folder / "hpc" / "runs" / ".arrays").glob("*/members")))
 
     def accounting(self) -> str:
         """How each start of each job ended, as ``chaos_judge.ended_by_slurm`` reads it; empty where there is no sacct.
@@ -204,7 +247,7 @@ class Site:
         deadline = time.monotonic() + 60
         while True:
             try:
-                return self.cluster.checked(*program, "-o", "JobIDRaw,State,End")
+                return self.cluster.checked(*program, "-o", "JobIDRaw,State,End,JobID")
             except ClusterError:
                 if time.monotonic() > deadline:
                     raise
@@ -281,6 +324,11 @@ class Site:
         self.slurm("scancel", f"--user={self.cluster.user}")
 
 
+def _task_of(name: str) -> str:
+    """The task of a job's name."""
+    return name.removeprefix("clearml_task_").partition("_")[0]
+
+
 def _expanded(nodes: str) -> str:
     """The nodes of a list as squeue prints it: ``n[1-2]`` are n1,n2."""
     spans = re.findall(r"(\d+)(?:-(\d+))?", nodes)
@@ -313,7 +361,7 @@ PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 @contextmanager
 def site(
-    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False
+    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False, arrays: bool = False
 ) -> Iterator[tuple[Site, ServerProcess]]:
     """``slow``: the program under test gets late answers from server and Slurm."""
     server = ServerProcess(folder / "server")
@@ -322,7 +370,7 @@ def site(
             if slow:
                 proxy.delay = lambda _endpoint: random.random() ** 3 * _SLOW_ANSWER_S
             bench = Bench(folder, proxy, server.folder / "clearml.conf")
-            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow)
+            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, arrays=arrays)
             try:
                 built.tune()
                 yield built, server
