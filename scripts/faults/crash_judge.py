@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.bench import Work
-from faults.crash_point import SUPERVISOR
+from faults.crash_point import SINCE, SUPERVISOR
 from faults.kept import EVIDENCE
 
 COLD = "cold"
@@ -117,13 +117,9 @@ class Findings:
     @property
     def unreached(self) -> list[Unreached]:
         """Of an enumeration of every boundary."""
-        last: dict[tuple[str, str, str, str], int] = {}
-        for result in self.results:
-            if result.reached:
-                door = _door(result)
-                last[door] = max(result.point.nth, last.get(door, 0))
+        reached = [result for result in self.results if result.reached]
         parts = [part for part in self.parts if self.every and not any(result.reached for result in part)]
-        return [Unreached(part[0].variant, part[0].point, _reason(part, last.get(_door(part[0]), 0))) for part in parts]
+        return [Unreached(part[0].variant, part[0].point, _reason(part, reached)) for part in parts]
 
     def save(self, folder: Path) -> None:
         (folder / EVIDENCE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -168,17 +164,25 @@ class Findings:
         }
 
 
-def _door(result: Result) -> tuple[str, str, str, str]:
-    point = result.point
-    return result.variant, point.command, point.door, point.when
+def _reason(part: Sequence[Result], reached: Sequence[Result]) -> str:
+    """Why a boundary was not reached; empty where that is not known. ``reached``: at which others processes were killed.
 
-
-def _reason(part: Sequence[Result], last: int) -> str:
-    """Why a boundary was not reached; ``last``: the greatest number of a passage of its door that a process did not
-    survive. What comes at the pace of a clock, or of two processes that race, comes less often in some runs."""
-    passed = max(result.passed for result in part)
+    What comes at the pace of a clock, or of processes that race, comes less often in some runs, or after another door.
+    """
+    point, passed = part[0].point, max(result.passed for result in part)
+    label, since, before = point.door.partition(SINCE)
     runs = len({result.name for result in part})
-    if passed >= part[0].point.nth or not last:
+    alike = [
+        other.point
+        for other in reached
+        if (other.variant, other.point.command) == (part[0].variant, point.command)
+        and other.point.door.partition(SINCE)[0] == label
+    ]
+    if since:
+        no_gap = f"it did not come between {before} and the next door in {runs} runs; killed there after other doors"
+        return no_gap if alike and not passed else ""
+    last = max((other.nth for other in alike if other.when == point.when), default=0)
+    if passed >= point.nth or not last:
         return ""
     return f"passed {passed} times at most in {runs} runs; killed there up to passage {last}"
 

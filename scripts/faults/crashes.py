@@ -48,8 +48,8 @@ SLURM = """
 """
 _TRIES = 3
 _CANDIDATES = 8
-PATIENCE_S = 300.0
-"""A task that has not come to its end by then is stuck."""
+PATIENCE_S = 1200.0
+"""A task that has not come to its end by then is stuck, also on a machine with thirty times as much to do as it can."""
 COMMANDS = ("daemon", "execute", SUPERVISOR)
 OF_DAEMON = (COLD, ARRAY)
 """Variants in which only the daemon has another course."""

@@ -86,6 +86,17 @@ def test_a_boundary_that_was_not_reached_needs_a_reason() -> None:
         assert unmet(Findings(2, parts, every=True)) == ["crash enumeration: without a verdict"]
 
 
+def test_what_comes_at_the_pace_of_a_clock_may_come_after_another_door() -> None:
+    label = "call queues.get_all since rename submit.json"
+    killed = replace(RIGHT, point=replace(DAEMON, door=f"{label} (1)"))
+    missed = replace(RIGHT, point=replace(DAEMON, door=f"{label} (2)"), reached=False, passed=0)
+    found = Findings(2, [[killed], [missed]], every=True)
+    assert "did not come between rename submit.json (2) and the next door" in found.unreached[0].reason
+    assert unmet(found) == []
+    for parts in ([[missed]], [[killed], [replace(missed, passed=1)]]):
+        assert unmet(Findings(2, parts, every=True)) == ["crash enumeration: without a verdict"]
+
+
 def test_tasks_of_one_run_are_judged_each(tmp_path: Path) -> None:
     found = Findings(1, [[RIGHT, replace(RIGHT, started=2)]], every=True)
     assert found.figures()["crashes"] == 1
