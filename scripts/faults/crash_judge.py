@@ -165,7 +165,7 @@ class Findings:
 
 
 def _reason(part: Sequence[Result], reached: Sequence[Result]) -> str:
-    """Why a boundary was not reached; empty where that is not known. ``reached``: at which others processes were killed.
+    """Why a boundary was not reached; empty where that is not known. ``reached``: those where processes were killed.
 
     What comes at the pace of a clock, or of processes that race, comes less often in some runs, or after another door.
     """
