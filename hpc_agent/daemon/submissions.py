@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hpc_agent.cancellation import in_background
@@ -22,6 +22,7 @@ from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
+from hpc_agent.daemon.pilot_submissions import PilotSubmissions
 from hpc_agent.daemon.served_queues import Activity
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
@@ -29,7 +30,7 @@ from hpc_agent.daemon.task_owners import TaskOwners
 from hpc_agent.daemon.waiting_tasks import WaitingTasks
 from hpc_agent.domain.actions import SetStatusMessage
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated, shared_out
+from hpc_agent.domain.capacity import Capacity, QueueCandidates, choose, held_back, rotated, shared_out
 from hpc_agent.domain.decide import explain_doubt
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
@@ -96,6 +97,8 @@ class _Round:
     """Whether the scheduler gave sbatch no answer."""
     live_of: Counter[str] = field(default_factory=Counter)
     """Jobs of each queue."""
+    limited: set[QueueId] = field(default_factory=set)
+    """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
     under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
 
     @property
@@ -120,6 +123,7 @@ class Submissions:
         staging: StagingBackend | None,
         actor: Actor,
         waiting: WaitingTasks,
+        pilots: PilotSubmissions,
         task_errors: TaskErrorReporter,
         activity: Activity,
         owners: TaskOwners,
@@ -141,6 +145,7 @@ class Submissions:
         self._staging = staging
         self._actor = actor
         self._waiting = waiting
+        self._pilots = pilots
         self._task_errors = task_errors
         self._activity = activity
         self._runs = RunsFolder(settings.runs)
@@ -168,7 +173,20 @@ class Submissions:
         capacity = self._scheduler.room()
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
         round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
-        chosen = self._choose(round)
+        lanes = self._lanes(round)
+        share = self._pilots.share(cluster, lanes)
+        self._show_held_back(cluster, share.held_back)
+        self._run(self._without_requests(round), share.chosen, stopping)
+        chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues])
+        self._run(round, chosen, stopping)
+        return bool(share.chosen or chosen)
+
+    def _without_requests(self, round: _Round) -> _Round:
+        """For tasks in pilots: the scheduler is not asked, and one after the other they keep their order."""
+        return replace(round, space=CapacityAllocator(Capacity()), at_once=1, batches=Batches(self._sizes, 0))
+
+    def _run(self, round: _Round, chosen: Sequence[Attempt], stopping: threading.Event) -> None:
+        cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
@@ -184,15 +202,17 @@ class Submissions:
             self._hand_over(round, batch)
         while round.under_way:
             self._finish(round)
-        return bool(chosen)
+        for queue in round.limited & self._limits.keys():
+            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
 
-    def _choose(self, round: _Round) -> list[Attempt]:
+    def _lanes(self, round: _Round) -> list[QueueCandidates]:
+        """The queues with what is due of each."""
         cluster, due = round.cluster, round.due
         if not due:
             return []
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
-        live = [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
+        live = _live(cluster)
         round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
         self._forget_limits(live_of)
         lanes = [
@@ -205,14 +225,21 @@ class Submissions:
             for queue in cluster.queues
             if queue.id in active and not self._is_postponed(queue)
         ]
-        if self._fair:
-            lanes = rotated(lanes, self._last_served)
+        return rotated(lanes, self._last_served) if self._fair else lanes
+
+    def _choose(self, round: _Round, lanes: Sequence[QueueCandidates]) -> list[Attempt]:
+        if not lanes:
+            return []
         limit = self._settings.max_jobs
-        chosen = choose(lanes, len(live), limit, fair=self._fair)
-        for attempt, message in held_back(lanes, chosen, limit).items():
+        live = self._pilots.jobs(round.cluster, _live(round.cluster))
+        chosen = choose(lanes, live, limit, fair=self._fair)
+        self._show_held_back(round.cluster, held_back(lanes, chosen, limit))
+        return chosen
+
+    def _show_held_back(self, cluster: ClusterSnapshot, messages: Mapping[Attempt, str]) -> None:
+        for attempt, message in messages.items():
             say = partial(self._waiting.say, attempt, SetStatusMessage(message), self._runs.of(attempt))
             self._guarded(cluster, attempt, say)
-        return chosen
 
     def _in_order(
         self, cluster: ClusterSnapshot, queue: Queue, due: Collection[Attempt], live: Sequence[Attempt]
@@ -239,6 +266,9 @@ class Submissions:
 
     def _meet_limit(self, round: _Round, queue: Queue) -> None:
         """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
+        if queue.id in round.limited:
+            return
+        round.limited.add(queue.id)
         before = self._limits.get(queue.id)
         pause = POSTPONED_S if before is None else min(2 * before.pause, LONGEST_PAUSE_S)
         self._limits[queue.id] = _Limit(round.live_of[queue.id], pause)
@@ -339,7 +369,8 @@ class Submissions:
         if isinstance(answer, Accepted):
             round.live_of[queue.id] += 1
             self._sizes.taken(queue.id, 1)
-            self._limits.pop(queue.id, None)
+            if queue.id not in round.limited:
+                self._limits.pop(queue.id, None)
             self._actor.forget_message(attempt)
             round.width += 1
         elif isinstance(answer, Refused):
@@ -359,6 +390,11 @@ class Submissions:
 
 def _same(answer: Answer) -> Answer:
     return answer
+
+
+def _live(cluster: ClusterSnapshot) -> list[Attempt]:
+    """The attempts that have a job."""
+    return [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
 
 
 def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:

@@ -206,10 +206,11 @@ class Submitter:
 
     def _request(self, job: PreparedJob, avoided: Sequence[str]) -> SubmitRequest:
         directory = job.directory
-        name = job.context.attempt.job_name
-        return SubmitRequest(
-            directory.script, name, directory.path, directory.job_output, self._resources(job, avoided)
-        )
+        name, resources = job.context.attempt.job_name, self._resources(job, avoided)
+        # A template in the glue's form describes a whole job, with its steps.
+        queue = "" if self._renderer.is_glue_template(job.template) else job.queue.name
+        files = directory.script, name, directory.path, directory.job_output
+        return SubmitRequest(*files, resources, queue=queue, signal_ahead=job.context.signal_ahead)
 
     def _resources(self, job: PreparedJob, avoided: Sequence[str]) -> Resources:
         resources = job.context.resources

@@ -45,6 +45,7 @@ from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import JobVariables
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
@@ -160,7 +161,7 @@ class TaskRun:
         self._claim_watch = ClaimWatch(directory, claimed.claim)
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
-        self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
+        self._memory = MemoryMonitor(directory, variables)
         self._began = executor.clock.monotonic()
         self._stall_guard = StallGuard()
         self._reporter = Reporter(
@@ -449,9 +450,10 @@ def _import_what_comes_later() -> None:
 class MemoryMonitor:
     """Memory of the job, written down for the daemon in case this agent is killed along with the task."""
 
-    def __init__(self, directory: RunDirectory, granted_mb: float | None) -> None:
+    def __init__(self, directory: RunDirectory, job: JobVariables | None) -> None:
         self._directory = directory
-        self._memory = JobMemory(granted_mb)
+        granted = job.memory_mb if job else None
+        self._memory = JobMemory(granted, is_shared=bool(job and job.shares_control_group))
         self._written_mb = 0.0
 
     def update(self) -> None:

@@ -39,6 +39,10 @@ class SubmitRequest:
     """File that takes the job's own stdout and stderr; its folder exists."""
     resources: Resources
     """What the script asks for; for schedulers that do not read ``#SBATCH`` lines."""
+    queue: str = ""
+    """Name of the queue whose pilots may run it; empty: it must be a job of its own."""
+    signal_ahead: float = 0.0
+    """Seconds before its time limit at which its agent ends the task; 0: not at all."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,8 @@ class JobVariables:
     """Number of this node among the job's, from 0."""
     process_index: int = 0
     """Number of this process in its step, from 0."""
+    shares_control_group: bool = False
+    """Whether other tasks run in the same control group: its figures are not this task's."""
     in_step: bool = False
     """Whether a step of the job started this process, and not the job's script."""
 
@@ -282,6 +288,10 @@ class ScriptLanguage(Protocol):
     @property
     def staging_template(self) -> str:
         """For the job that builds an environment."""
+
+    @property
+    def pilot_template(self) -> str:
+        """For the job that runs many tasks; empty where there is none."""
 
     @property
     def probe_template(self) -> str:

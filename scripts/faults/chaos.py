@@ -294,6 +294,11 @@ class Result:
         return len({story.task for story, found, _ in self.wrong() if found is kind})
 
     @property
+    def _has_pilots(self) -> bool:
+        """Whether the run had any: their tasks' jobs are counted in place of restarts."""
+        return any(start.restart.startswith("p") for story in self.stories for start in story.starts)
+
+    @property
     def is_right(self) -> bool:
         return not self.wrong() and not self.evidence.jobs_left
 
@@ -301,7 +306,7 @@ class Result:
         """By kind of fault: how often, the tasks that it met, how they ended."""
         rows: list[dict[str, object]] = []
         many_nodes = any(story.job.nodes > 1 for story in self.stories)
-        for kind in kinds(many_nodes=many_nodes, arrays=bool(self.evidence.arrays)):
+        for kind in kinds(many_nodes=many_nodes, arrays=bool(self.evidence.arrays), pilots=self._has_pilots):
             hits = [hit for hit in self.evidence.hits if hit.kind == kind]
             met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
             ends = Counter(story.seen.status for story in met)
@@ -357,18 +362,19 @@ def chaos(
     load: bool = False,
     most_nodes: int = 1,
     arrays: bool = False,
+    pilots: bool = False,
 ) -> Result:
     """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: together with processes that keep all
     processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task.
-    ``arrays``: tasks come in groups, which travel as job arrays."""
+    ``arrays``: tasks come in groups, which travel as job arrays. ``pilots``: some tasks run in pilots."""
     alike = _ALIKE if arrays else 1
-    possible = kinds(many_nodes=most_nodes > 1, arrays=arrays)
+    possible = kinds(many_nodes=most_nodes > 1, arrays=arrays, pilots=pilots)
     faults = plan(max(len(possible), tasks // 4), seed, possible)
     folder.mkdir(parents=True, exist_ok=True)
     who = POLICIES[policy]
     with (
         spinning((os.cpu_count() or 1) if load else 0),
-        site(folder, cluster, who.argv, _AT_ONCE, slow=load, arrays=arrays) as (built, server),
+        site(folder, cluster, who.argv, _AT_ONCE, slow=load, arrays=arrays, pilots=pilots) as (built, server),
     ):
         evidence = Run(built, server, who, seed, jobs(tasks, seed, most_nodes, alike), show, alike).run_to_end(faults)
     evidence.save(folder)

@@ -13,9 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from slurm_cluster.lifecycle import accepts, answers, end, start_part
 
 from faults.bench import Bench, environment, start_server
 from faults.chaos_ledger import Job, read, read_ranks
+from faults.chaos_rows import Row, expanded, task_of
 from faults.troubled import troubled
 from hpc_agent.domain.ids import QueueId, TaskId
 
@@ -35,6 +35,11 @@ QUEUES = {
     "once": "max_restarts: 0",
 }
 """By how a task goes on when its job was ended by the machinery."""
+
+PILOTS = """mode: pilot, max_restarts: 20, resources { partition: main, time_limit: 10 }, pilot {
+    resources { num_cpus: 2, memory_gb: 2, time_limit: 60 }, max_pilots: 3, idle_time: 5
+}"""
+"""Of the queue "again": its tasks on the partition main then run in pilots, the others have jobs of their own."""
 
 SLURMD_TIMEOUT_S = 15
 _CONF = """
@@ -85,33 +90,6 @@ exec {program} "$@"
 _SLOW_ANSWER_S = 1.5
 
 
-@dataclass(frozen=True)
-class Row:
-    """One of squeue's jobs that belong to a task."""
-
-    task: str
-    job: str
-    state: str
-    node: str
-    """Several with commas."""
-    partition: str
-    element: str = ""
-    """``12_3`` for an element of a job array: the id in ``job`` may be that of the whole array too."""
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        return self.node.split(",")
-
-    @property
-    def target(self) -> str:
-        """For commands that are about this job alone."""
-        return self.element or self.job
-
-    @property
-    def array(self) -> str:
-        return self.element.partition("_")[0]
-
-
 class Site:
     """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
 
@@ -124,9 +102,12 @@ class Site:
         max_jobs: int,
         *,
         slow: bool,
-        arrays: bool,
+        arrays: bool = False,
+        pilots: bool = False,
     ) -> None:
+        """``pilots``: tasks of one queue run in pilots."""
         self.folder = folder
+        self._lines = {**QUEUES, "again": PILOTS} if pilots else QUEUES
         self.cluster = cluster
         self.bench = bench
         self.server_lock = threading.Lock()
@@ -150,7 +131,7 @@ class Site:
     def _write(self, max_jobs: int, *, slow: bool, arrays: bool) -> None:
         for name in ("bin", "templates", "ledgers"):
             (self.folder / name).mkdir(exist_ok=True)
-        queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in QUEUES.items())
+        queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in self._lines.items())
         words = {"server": self.bench.conf, "proxy": self.bench.proxy.url, "folder": self.folder}
         words["arrays"] = _ARRAYS if arrays else ""
         (self.folder / "clearml.conf").write_text(_CONF.format(queues=queues, max_jobs=max_jobs, **words))
@@ -205,8 +186,10 @@ class Site:
         """The live jobs of tasks; as they were last seen, while slurmctld does not answer."""
         answer = self.slurm("squeue", "-h", "-r", "-o", "%A|%i|%T|%P|%N|%j")
         if answer.returncode == 0:
-            rows = [self._row(*line.split("|")) for line in answer.stdout.splitlines()]
+            listed = [line.split("|") for line in answer.stdout.splitlines()]
+            rows = [self._row(*fields) for fields in listed]
             self._last = [row for row in rows if row is not None]
+            self._last += self._rows_of_pilots({fields[0] for fields in listed})
         return self._last
 
     def _row(self, job: str, id: str, state: str, partition: str, node: str, name: str) -> Row | None:
@@ -217,16 +200,16 @@ class Site:
                 return None
             # One that waits has no id of its own yet.
             job = id if state == "PENDING" else job
-            return Row(members[int(index)], job, state, _expanded(node), partition, id)
+            return Row(members[int(index)], job, state, expanded(node), partition, id)
         if not name.startswith("clearml_task_"):
             return None
-        return Row(_task_of(name), job, state, _expanded(node), partition)
+        return Row(task_of(name), job, state, expanded(node), partition)
 
     def members(self, array: str) -> list[str]:
         """The tasks of a job array, given by its name."""
         path = self.folder / "hpc" / "runs" / ".arrays" / array.removeprefix("clearml_array_") / "members"
         try:
-            return [_task_of(name) for name in path.read_text(encoding="utf-8").splitlines()]
+            return [task_of(name) for name in path.read_text(encoding="utf-8").splitlines()]
         except OSError:
             return []
 
@@ -234,6 +217,27 @@ class Site:
     def arrays(self) -> int:
         """Job arrays that were written so far."""
         return len(list((self.folder / "hpc" / "runs" / ".arrays").glob("*/members")))
+
+    def _rows_of_pilots(self, live: Container[str]) -> list[Row]:
+        """The tasks that run in pilots. ``live``: jobs that squeue lists."""
+        found = []
+        for path in (self.folder / "hpc" / "pilots").glob("*/open/*.claim"):
+            # The pilot may be at it: what is gone has ended.
+            with suppress(OSError, ValueError):
+                claim = json.loads(path.read_text())
+                name = json.loads(path.with_suffix(".task").read_text())["name"]
+                if claim["pilot"] in live and not path.with_suffix(".end").exists():
+                    found.append(Row(task_of(name), claim["pilot"], "RUNNING", claim["node"], "main", in_pilot=True))
+        return found
+
+    def pilot_process(self, job: str) -> int | None:
+        """Pid of a pilot itself; None where no task names it any more."""
+        for path in (self.folder / "hpc" / "pilots").glob("*/open/*.claim"):
+            with suppress(OSError, ValueError):
+                claim = json.loads(path.read_text())
+                if claim["pilot"] == job:
+                    return int(claim["process"]["pid"])
+        return None
 
     def accounting(self) -> str:
         """How each start of each job ended, as ``chaos_judge.ended_by_slurm`` reads it; empty where there is no sacct.
@@ -324,17 +328,6 @@ class Site:
         self.slurm("scancel", f"--user={self.cluster.user}")
 
 
-def _task_of(name: str) -> str:
-    """The task of a job's name."""
-    return name.removeprefix("clearml_task_").partition("_")[0]
-
-
-def _expanded(nodes: str) -> str:
-    """The nodes of a list as squeue prints it: ``n[1-2]`` are n1,n2."""
-    spans = re.findall(r"(\d+)(?:-(\d+))?", nodes)
-    return ",".join(f"n{number}" for first, last in spans for number in range(int(first), int(last or first) + 1))
-
-
 class ServerProcess:
     """A server that can be killed and started again on its port."""
 
@@ -361,16 +354,23 @@ PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 @contextmanager
 def site(
-    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False, arrays: bool = False
+    folder: Path,
+    cluster: Cluster,
+    argv: Sequence[str],
+    max_jobs: int,
+    *,
+    slow: bool = False,
+    arrays: bool = False,
+    pilots: bool = False,
 ) -> Iterator[tuple[Site, ServerProcess]]:
-    """``slow``: the program under test gets late answers from server and Slurm."""
+    """``slow``: the program under test gets late answers from server and Slurm. ``pilots``: as ``Site``."""
     server = ServerProcess(folder / "server")
     try:
         with troubled(server.url) as proxy:
             if slow:
                 proxy.delay = lambda _endpoint: random.random() ** 3 * _SLOW_ANSWER_S
             bench = Bench(folder, proxy, server.folder / "clearml.conf")
-            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, arrays=arrays)
+            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, arrays=arrays, pilots=pilots)
             try:
                 built.tune()
                 yield built, server
