@@ -156,7 +156,7 @@ def _is_lock(path: Any) -> bool:
 
 
 def _name(path: Any) -> str:
-    """Its last part; with the folder above where it is nothing but ids."""
+    """Its last part; with the folder above where it consists of ids only."""
     if isinstance(path, int):
         return str(path)
     found = Path(os.fsdecode(path))
