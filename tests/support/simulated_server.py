@@ -116,6 +116,12 @@ class SimulatedServer:
 
     # ------------------------------------------------ its user
 
+    def add(self, id: str) -> TaskId:
+        """Another task, in the same queue."""
+        task = TaskId(self._create("tasks", tasks, id, name="sweep", type="training"))
+        self("tasks.enqueue", task=task, queue=self.queue)
+        return task
+
     def enqueue(self) -> None:
         self.finals = 0
         self("tasks.enqueue", task=self.task, queue=self.queue)
