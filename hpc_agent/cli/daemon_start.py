@@ -25,7 +25,7 @@ from hpc_agent.cli.shared_options import Shared, check_folders, exit_code, fail
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
-from hpc_agent.config.settings import AllSettings
+from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
 from hpc_agent.daemon.loop import Daemon
 from hpc_agent.daemon.loop_options import LoopOptions
@@ -259,7 +259,8 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry, others:
     naming = JobNaming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
     own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
-    launch = JobLaunchConfig(job_config, agent, plan.options, naming, own_configs)
+    staged_agent = _staged_agent(settings.hpc) if plan.batch_system else ()
+    launch = JobLaunchConfig(job_config, agent, plan.options, naming, own_configs, staged_agent)
     scheduler = plan.batch_system or _local(plan, worker)
     about = backends.describe(scheduler)
     log.info("daemon.started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
@@ -279,6 +280,14 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry, others:
     os.chdir(settings.hpc.root)
     jobs = job_settings(settings, plan.options, names, len(plan.pool))
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
+
+
+def _staged_agent(hpc: HpcSettings) -> tuple[str, ...]:
+    if not hpc.agent_archive:
+        return ()
+    from hpc_agent.bundles.agent_archive import staged_agent_command  # for sites that want it
+
+    return staged_agent_command(hpc, makes=True)
 
 
 def other_daemons(plan: DaemonPlan, folder: Path, *, starts: bool = True) -> UserDaemons | None:

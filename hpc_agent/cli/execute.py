@@ -101,6 +101,8 @@ def command(
 
             parts = (client, configuration, identity, execute_options, SYSTEM, RunDirectory(node_of))
             sys.exit(NodeAgent(*parts, ship=not disable_monitoring).run())
+        executor = Executor(client, configuration, identity, execute_options, SYSTEM)
+        prefetch = executor.begin_prefetch()
         if not wait_at_gate():
             return
         if not identity.daemon_managed:
@@ -113,7 +115,7 @@ def command(
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
-        code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)
+        code = executor.execute(task_id, options, prefetch)
     sys.exit(code)
 
 

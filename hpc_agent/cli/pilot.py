@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _UNCOUNTED_MB = 1 << 40
 @click.option(
     "--board", required=True, type=click.Path(path_type=Path), help="Folder of the tasks that pilots may run."
 )
+@click.option(
+    "--news", required=True, type=click.Path(path_type=Path), help="Folder whose files start a pass of the daemon."
+)
 @click.option("--queue", required=True, help="Name of the queue whose tasks it runs.")
 @click.option("--cluster", required=True, help="Name of the cluster.")
 @click.option("--since", required=True, help="A time before its submission, in ISO form.")
@@ -34,6 +38,7 @@ _UNCOUNTED_MB = 1 << 40
 def command(
     shared: Shared,
     board: Path,
+    news: Path,
     queue: str,
     cluster: str,
     since: str,
@@ -50,12 +55,14 @@ def command(
     from hpc_agent.domain.gpu_ids import visible_gpus
     from hpc_agent.domain.pilot_slots import Slot
     from hpc_agent.errors import InputError
+    from hpc_agent.file_records import ensure_directory
     from hpc_agent.process_id import process_id
     from hpc_agent.schedulers import backends, registry
     from hpc_agent.schedulers.job_environment import scrubbed
     from hpc_agent.schedulers.pilots.allocation import PilotAllocation, RemainingTime, TimeLimits
     from hpc_agent.schedulers.pilots.board import PilotClaim, TaskBoard
-    from hpc_agent.schedulers.pilots.engine import PilotEngine, PilotOptions
+    from hpc_agent.schedulers.pilots.engine import PilotEngine
+    from hpc_agent.schedulers.pilots.pilot_options import PilotOptions
 
     shared.start_log("INFO")
     job = backends.job_variables()
@@ -76,8 +83,14 @@ def command(
     folders = map(os.environ.get, registry.settings_of(job.backend).scratch_variables)
     if scratch := next(filter(None, folders), None):
         environment["TMPDIR"] = scratch  # the tasks do not get the variable that names it
-    engine = PilotEngine(TaskBoard(board), options, allocation, remaining, environment, claim, SYSTEM)
+
+    def publish_news() -> None:
+        with suppress(OSError):  # the daemon's next pass comes later
+            (ensure_directory(news, mode=0o700) / f"pilot.{job.job}").touch()
+
+    engine = PilotEngine(TaskBoard(board), options, allocation, remaining, environment, claim, publish_news, SYSTEM)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: engine.stop())
-    signal.signal(signal.SIGCHLD, lambda *_: engine.wake())
+    for number in (signal.SIGCHLD, signal.SIGIO):
+        signal.signal(number, lambda *_: engine.wake())
     engine.run()

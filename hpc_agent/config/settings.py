@@ -55,6 +55,13 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     agent_command: Annotated[
         tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
     ] = ()
+    agent_archive: Annotated[
+        bool,
+        Meta(
+            description="Staged tasks on one node run this program from the node's own disk, unpacked there once from "
+            "one archive in `<root>/agents`: for programs that are installed on a shared file system."
+        ),
+    ] = False
     poll_interval: Annotated[
         Interval, Meta(description="Seconds between two passes of the daemon, and between two looks at its queues.")
     ] = 5
@@ -172,9 +179,17 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         """The node's own folder for files that need not outlive the job: ``scratch_dir``, or the job's own."""
         if self.scratch_dir:
             return self.scratch_dir
-        names = [name for backend in BACKENDS for name in settings_of(backend).scratch_variables]
-        found = (os.environ.get(name) for name in (*names, "TMPDIR"))
+        found = (os.environ.get(name) for name in self._scratch_variables)
         return Path(next(filter(None, found), "/tmp"))  # noqa: S108
+
+    @property
+    def scratch_places(self) -> tuple[str, ...]:
+        """What says on a node where ``scratch`` is: its path, or the names of variables, the first that is set."""
+        return (str(self.scratch_dir),) if self.scratch_dir else self._scratch_variables
+
+    @property
+    def _scratch_variables(self) -> tuple[str, ...]:
+        return (*(name for backend in BACKENDS for name in settings_of(backend).scratch_variables), "TMPDIR")
 
     def queue(self, name: str) -> QueueSettings:
         """The block of a queue, or the defaults for one without a block."""

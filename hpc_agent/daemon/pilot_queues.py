@@ -25,6 +25,7 @@ from hpc_agent.domain.pilot_slots import (
     PilotQueueState,
     Slot,
     counted,
+    fits,
     pilot_name,
     to_hand_over,
     wanted_pilots,
@@ -37,6 +38,7 @@ from hpc_agent.errors import TemplateError
 from hpc_agent.file_records import ensure_directory, write_atomic
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.job_news import JobNews
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.pilots.board import task_number
 from hpc_agent.schedulers.pilots.scheduler import PilotScheduler
@@ -92,6 +94,7 @@ class PilotQueues:
         self._renderer = renderer
         self._clock = clock
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
+        self._news = JobNews(settings.hpc.runs)
         self._seen: dict[str, _Observed] = {}
 
     def is_pilot_task(self, jobs: Sequence[LiveJob]) -> bool:
@@ -105,6 +108,11 @@ class PilotQueues:
     def serves(self, queue: Queue) -> bool:
         return self._scheduler is not None and self._queue_settings(queue.name).mode == "pilot"
 
+    def takes(self, queue: str, resources: Resources) -> bool:
+        """Whether a task of this queue with these resources runs in a pilot, and not in a job of its own."""
+        settings = self._queue_settings(queue)
+        return settings.mode == "pilot" and fits(resources, settings.pilot_resources(self._settings.hpc.resources))
+
     def keep(self, queues: Collection[Queue], due: Mapping[QueueId, int], live: Sequence[LiveJob]) -> None:
         """Ask for pilots, or cancel those that are not needed. ``due``: tasks of each queue that wait for a slot.
         ``live``: all jobs that the scheduler lists.
@@ -113,7 +121,7 @@ class PilotQueues:
             return
         for queue in queues:
             if self.serves(queue):
-                self._keep(self._scheduler, queue.name, due.get(queue.id, 0), live)
+                self._keep(self._scheduler, queue, due.get(queue.id, 0), live)
             else:
                 # It was in this mode before the daemon was started again.
                 self._scheduler.return_tasks(queue.name)
@@ -137,7 +145,8 @@ class PilotQueues:
     def _queue_settings(self, queue: str) -> QueueSettings:
         return self._settings.hpc.queue(queue)
 
-    def _keep(self, scheduler: PilotScheduler, queue: str, due: int, live: Sequence[LiveJob]) -> None:
+    def _keep(self, scheduler: PilotScheduler, served: Queue, due: int, live: Sequence[LiveJob]) -> None:
+        queue = served.name
         seen, settings = self._of(queue), self._queue_settings(queue)
         seen.ended.append(scheduler.ended[queue])
         pilots = [job for job in live if job.name == pilot_name(queue)]
@@ -151,7 +160,7 @@ class PilotQueues:
         for _ in range(missing):
             if self._clock.monotonic() < seen.paused_until:
                 return
-            self._submit(scheduler, queue)
+            self._submit(scheduler, served)
 
     def _state(self, scheduler: PilotScheduler, queue: str, due: int, pilots: Sequence[LiveJob]) -> PilotQueueState:
         full = scheduler.board.full_pilots({job.id for job in pilots})
@@ -189,9 +198,10 @@ class PilotQueues:
             # That they end without a task is our own doing.
             scheduler.useful_pilots.update(pending)
 
-    def _submit(self, scheduler: PilotScheduler, queue: str) -> None:
+    def _submit(self, scheduler: PilotScheduler, served: Queue) -> None:
+        queue = served.name
         try:
-            answer = scheduler.base.submit(self._request(scheduler, queue))
+            answer = scheduler.base.submit(self._request(scheduler, served))
         except (TemplateError, OSError) as error:
             self._refused(queue, str(error))
             return
@@ -226,8 +236,9 @@ class PilotQueues:
         seen.message = f"Waiting for a pilot, which the scheduler did not take: {why}"
         log.warning("pilot.not_submitted", queue=queue, answer=why)
 
-    def _request(self, scheduler: PilotScheduler, queue: str) -> SubmitRequest:
+    def _request(self, scheduler: PilotScheduler, served: Queue) -> SubmitRequest:
         """The pilot's script is written."""
+        queue = served.name
         resources = self._queue_settings(queue).pilot_resources(self._settings.hpc.resources)
         avoided = ",".join([*filter(None, [resources.exclude]), *self._nodes.avoided()])
         resources = replace(resources, exclude=avoided)
@@ -246,7 +257,7 @@ class PilotQueues:
             output=output,
             config_file=self._launch.config_file,
             agent=self._launch.agent,
-            flags=self._flags(scheduler, queue, resources),
+            flags=self._flags(scheduler, served, resources),
             job_name=name,
             requeue=False,
         )
@@ -257,11 +268,13 @@ class PilotQueues:
         write_atomic(script, self._renderer.render(template, context).encode(), mode=0o700)
         return SubmitRequest(script, name, folder, context.output, resources)
 
-    def _flags(self, scheduler: PilotScheduler, queue: str, resources: Resources) -> list[str]:
+    def _flags(self, scheduler: PilotScheduler, served: Queue, resources: Resources) -> list[str]:
+        queue = served.name
         settings = self._queue_settings(queue)
         usual = settings.policy(queue, self._settings.hpc.resources).defaults
         values = {
             "--board": str(scheduler.folder),
+            "--news": str(self._news.folder(served.id)),
             "--queue": queue,
             "--cluster": scheduler.cluster(),
             "--since": self._clock.now().isoformat(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from hpc_agent.daemon.observe import ClusterSnapshot
 from hpc_agent.daemon.pilot_queues import PilotQueues
+from hpc_agent.daemon.submitter import PreparedJob
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import QueueId
@@ -52,6 +53,10 @@ class PilotSubmissions:
         """Jobs of the batch system among those of these attempts, and the pilots."""
         of_tasks = sum(not self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs) for attempt in live)
         return of_tasks + self._pilots.count(cluster.live)
+
+    def takes(self, job: PreparedJob) -> bool:
+        """Whether it goes to a pilot, and not to the batch system."""
+        return bool(job.pilot_queue) and self._pilots.takes(job.pilot_queue, job.context.resources)
 
     def _keep(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
         """An error of theirs keeps no other queue from its jobs."""

@@ -137,7 +137,9 @@ class Submitter:
                 return None
             write_record(directory.stage, staged)
         avoided = tuple(self._nodes.avoided())
-        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided)
+        # A template in the glue's form describes a whole job, with its steps.
+        pilot_queue = "" if is_glue else queue.name
+        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided, pilot_queue)
 
     def array_size(self) -> int:
         """Jobs that may go to the scheduler together; less than 2: none.
@@ -207,10 +209,8 @@ class Submitter:
     def _request(self, job: PreparedJob, avoided: Sequence[str]) -> SubmitRequest:
         directory = job.directory
         name, resources = job.context.attempt.job_name, self._resources(job, avoided)
-        # A template in the glue's form describes a whole job, with its steps.
-        queue = "" if self._renderer.is_glue_template(job.template) else job.queue.name
         files = directory.script, name, directory.path, directory.job_output
-        return SubmitRequest(*files, resources, queue=queue, signal_ahead=job.context.signal_ahead)
+        return SubmitRequest(*files, resources, queue=job.pilot_queue, signal_ahead=job.context.signal_ahead)
 
     def _resources(self, job: PreparedJob, avoided: Sequence[str]) -> Resources:
         resources = job.context.resources
@@ -311,6 +311,8 @@ class PreparedJob:
     number: int
     avoided: tuple[str, ...]
     """Nodes that it must not run on, where the scheduler lets it."""
+    pilot_queue: str = ""
+    """Name of the queue whose pilots may run it; empty: it must be a job of its own."""
 
 
 @dataclass(frozen=True)

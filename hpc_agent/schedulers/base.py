@@ -161,6 +161,10 @@ class CurrentJobClient(Protocol):
     def requeue(self) -> str:
         """Have it started again from its first line; empty, or why that cannot be."""
 
+    def release(self) -> None:
+        """Say that the task's process has ended and only its report is left: what the job was granted may go to
+        others."""
+
 
 class NullCurrentJob:
     """For a process in no job of a batch system, and for backends whose jobs cannot be asked about."""
@@ -173,6 +177,9 @@ class NullCurrentJob:
 
     def requeue(self) -> str:
         return "this process is not in a job that can be requeued"
+
+    def release(self) -> None:
+        """All of the job ends together."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Works in steps and goes on with the first that is not done when its job starts again.
 #
-#     hpc-task --project p --name steps --script checkpoint.sh --queue cpu
+#     hpc-task --project runs --name steps --script checkpoint.sh --queue cpu
 #
 # A preemption, a time limit and a cancellation send SIGTERM, to this shell and to the program that it waits for. bash
 # runs the trap when that program has ended. Exit code 143 says that there is more to do: a task that ends with 0 is

@@ -211,7 +211,7 @@ def test_a_pilot_whose_time_is_short_hands_over_to_the_next_one(site: Site) -> N
 
 
 def test_pilots_grow_with_the_queue_to_their_maximum_and_go_when_it_is_empty(site: Site) -> None:
-    in_pilots(site, cpus=1, most=2, idle=1)
+    in_pilots(site, cpus=1, most=2, idle=15)
     go = site.folder / "go"
     tasks = [site.bare_task(UNTIL_GO.format(go=str(go))) for _ in range(3)]
     site.daemon()

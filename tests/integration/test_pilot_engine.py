@@ -38,6 +38,7 @@ class Pilots:
         job = str(len(self.started) + 1)
         words = {
             "--board": self.folder / "board",
+            "--news": self.folder / "news",
             "--queue": "q",
             "--cluster": "c",
             "--since": SYSTEM.now().isoformat(),
@@ -92,6 +93,7 @@ def test_tasks_run_one_after_the_other_in_their_order(pilots: Pilots) -> None:
     ends = [pilots.end(number) for number in numbers]
     assert (pilots.folder / "order").read_text().split() == ["0", "1", "2", "3"]
     assert [end.exit_code for end in ends] == [0, 1, 2, 3]
+    assert (pilots.folder / "news" / "pilot.1").exists()
     assert [end.state for end in ends] == [JobState.COMPLETED, *[JobState.FAILED] * 3]
 
 
@@ -209,6 +211,23 @@ def test_an_agent_that_was_started_ahead_asks_for_nothing_before_its_gate_opens(
     (pilots.folder / "go").touch()
     assert all(pilots.end(number).state is JobState.COMPLETED for number in (*first, block, ahead))
     assert "went none" in pilots.output(ahead)
+
+
+def test_a_slot_is_free_when_its_task_has_ended_while_the_agent_still_reports(pilots: Pilots) -> None:
+    body = "wait_at_gate()\nreport_end()\nprint('over', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.05)"
+    imports = "import os, time\nfrom hpc_agent.schedulers.pilots.gate import report_end, wait_at_gate\n"
+    first = pilots.add(imports + body, interpreter=PYTHON)
+    second = pilots.add("echo second")
+    third = pilots.add(imports + body, interpreter=PYTHON)
+    fourth = pilots.add(f"{imports}wait_at_gate()\nprint('fourth')", interpreter=PYTHON)
+    pilots.start()
+    assert pilots.end(second).state is JobState.COMPLETED
+    wait_until("the third to be over", lambda: pilots.output(third), contains("over"))
+    # As many report as the pilot has CPUs: no further slot is free for others' reports.
+    assert pilots.board.end(first) is None and pilots.board.end(third) is None
+    assert "fourth" not in pilots.output(fourth)
+    (pilots.folder / "go").touch()
+    assert all(pilots.end(number).state is JobState.COMPLETED for number in (first, third, fourth))
 
 
 def test_a_task_whose_agent_waits_at_its_gate_is_back_on_the_board_when_its_pilot_ends(pilots: Pilots) -> None:

@@ -17,7 +17,7 @@ from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.pilots.allocation import PilotAllocation, RemainingTime, TimeLimits
 from hpc_agent.schedulers.pilots.backend import BOARD, CLUSTER, CPUS, JOB, MEMORY, NODE, CurrentPilotTask
 from hpc_agent.schedulers.pilots.board import PilotClaim, PilotTask, StopCause, StopRecord, TaskBoard
-from hpc_agent.schedulers.pilots.gate import GATE, Grant, open_gate, wait_at_gate
+from hpc_agent.schedulers.pilots.gate import GATE, Grant, has_ended, make_gate, open_gate, report_end, wait_at_gate
 from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 
 LIMIT_S = 300
@@ -30,25 +30,30 @@ def test_a_process_without_a_gate_goes_on_at_once() -> None:
 
 
 def test_an_open_gate_gives_the_gpus() -> None:
-    reads, writes = os.pipe()
-    assert open_gate(writes, Grant(["4", "5"]))
-    os.close(writes)
-    environ = {GATE: str(reads), "CUDA_VISIBLE_DEVICES": ""}
+    ours, theirs = make_gate()
+    assert open_gate(ours, Grant(["4", "5"]))
+    environ = {GATE: str(theirs), "CUDA_VISIBLE_DEVICES": ""}
     assert wait_at_gate(environ)
     assert environ == {"CUDA_VISIBLE_DEVICES": "4,5"}
+    assert not has_ended(ours)
+    report_end()
+    assert has_ended(ours) and not has_ended(ours)
+    report_end()  # once is enough
+    os.close(ours)
 
 
 def test_a_gate_that_closes_says_that_the_task_is_not_ours() -> None:
-    reads, writes = os.pipe()
-    os.close(writes)
-    assert not wait_at_gate({GATE: str(reads)})
+    ours, theirs = make_gate()
+    os.close(ours)
+    assert not wait_at_gate({GATE: str(theirs)})
 
 
 def test_opening_the_gate_of_an_agent_that_has_ended_is_noticed() -> None:
-    reads, writes = os.pipe()
-    os.close(reads)
-    assert not open_gate(writes, Grant())
-    os.close(writes)
+    ours, theirs = make_gate()
+    os.close(theirs)
+    assert not open_gate(ours, Grant())
+    assert not has_ended(ours)
+    os.close(ours)
 
 
 def test_the_job_of_a_task_is_its_own_and_not_its_pilots() -> None:

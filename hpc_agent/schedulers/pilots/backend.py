@@ -14,6 +14,7 @@ from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers import registry
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
+from hpc_agent.schedulers.pilots import gate
 from hpc_agent.schedulers.pilots.board import PilotClaim, StopCause, TaskBoard, task_number
 
 log = EventLog("schedulers.pilots")
@@ -110,6 +111,9 @@ class CurrentPilotTask:
 
     def requeue(self) -> str:
         return "a task in a pilot has no job of its own that could be started again"
+
+    def release(self) -> None:
+        gate.report_end()
 
 
 def _lives(claim: PilotClaim) -> bool:

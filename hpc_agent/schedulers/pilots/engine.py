@@ -8,9 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from hpc_agent.child_processes import become_subreaper
 from hpc_agent.clock import Clock
@@ -31,6 +30,7 @@ from hpc_agent.schedulers.pilots.board import (
     task_job_id,
 )
 from hpc_agent.schedulers.pilots.gate import Grant
+from hpc_agent.schedulers.pilots.pilot_options import PilotOptions
 from hpc_agent.schedulers.pilots.pilot_records import PilotRecords
 from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
@@ -53,25 +53,6 @@ _MB = 1024 * 1024
 _NOTHING = Grant()
 
 
-@dataclass(frozen=True)
-class PilotOptions:
-    """What one pilot is for. Times in seconds."""
-
-    queue: str
-    """Name of the queue whose tasks it runs."""
-    job: str
-    title: str
-    """Of its job, for sentences."""
-    restarts: int
-    since: datetime
-    """A time before it was submitted."""
-    node: str
-    cluster: str
-    idle_time: float
-    grace: float
-    """From SIGTERM to SIGKILL."""
-
-
 class PilotEngine:
     """``run`` until the pilot is not needed any more, its time is over, or ``stop`` was called."""
 
@@ -83,10 +64,12 @@ class PilotEngine:
         remaining: RemainingTime,
         environment: Mapping[str, str],
         claim: PilotClaim,
+        publish_news: Callable[[], None],
         clock: Clock,
     ) -> None:
         """``environment`` of the tasks' scripts. ``claim`` names this pilot; it is made for each task with its own time
-        and GPUs."""
+        and GPUs. ``publish_news`` is called where the daemon has something to do: when the pilot has started, and when
+        an agent left no report."""
         self._board = board
         self._records = PilotRecords(board, options.job)
         self._options = options
@@ -94,6 +77,7 @@ class PilotEngine:
         self._remaining = remaining
         self._environment = environment
         self._claim = claim
+        self._publish_news = publish_news
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = False
@@ -114,13 +98,14 @@ class PilotEngine:
         self._wake.set()
 
     def wake(self) -> None:
-        """Have ``run`` look for ended tasks now; called by a signal handler."""
+        """Have ``run`` look for ended tasks now; called by the handlers of SIGCHLD and SIGIO."""
         self._wake.set()
 
     def run(self) -> None:
         become_subreaper()
         log.info("pilot.started", job=self._options.job, slots=self._allocation.whole, left=self._remaining.seconds())
         self._end_earlier_start()
+        self._publish_news()
         self._busy_at = self._clock.monotonic()
         # It looks once at least, however short its idle time is.
         self._turn()
@@ -265,7 +250,8 @@ class PilotEngine:
         if self._is_full or self._stopping or not self._run_times:
             return
         mean = sum(self._run_times) / len(self._run_times)
-        room = min(len(self._running), 1 + int(len(self._running) / max(mean, 0.1))) - len(self._ahead)
+        running = len(self._running) - self._reporting
+        room = min(running, 1 + int(running / max(mean, 0.1))) - len(self._ahead)
         state = self._state()
         for number, task in list(self._waiting.items())[:room] if mean <= _SHORT_S and room > 0 else ():
             if task.slot.gpus or not may_run(task.demand, state):
@@ -289,16 +275,17 @@ class PilotEngine:
     # ---------------------------------------------------------------- end
 
     def _reap(self) -> None:
-        """Note the tasks that have ended; their slots are free."""
+        """Note the tasks that have ended. Their slots are free; that of one whose agent only reports is too, but for
+        those of a server that takes no reports."""
         failed = False
         for number, process in list(self._running.items()):
             if (code := process.poll()) is not None:
                 del self._running[number]
-                self._allocation.take_back(process.task.slot, process.grant)
-                self._busy_at = self._clock.monotonic()
-                self._run_times.append(self._busy_at - process.started)
+                self._free_slot(process)
                 self._note_end(process, code)
                 failed = failed or code != 0
+            elif process.has_slot and self._reporting < self._allocation.whole.cpus and process.only_reports():
+                self._free_slot(process)
         for number, process in list(self._ahead.items()):
             if (code := process.poll()) is not None:
                 # It could not even ask: its configuration is gone, say.
@@ -307,11 +294,25 @@ class PilotEngine:
         if failed:
             kill_orphans({process.pid for process in (*self._running.values(), *self._ahead.values())})
 
+    def _free_slot(self, process: TaskProcess) -> None:
+        if process.has_slot:
+            process.has_slot = False
+            self._allocation.take_back(process.task.slot, process.grant)
+            self._busy_at = self._clock.monotonic()
+            self._run_times.append(self._busy_at - process.started)
+
+    @property
+    def _reporting(self) -> int:
+        """Tasks whose agents only report."""
+        return sum(not process.has_slot for process in self._running.values())
+
     def _note_end(self, process: TaskProcess, code: int) -> None:
         state = _STATES[process.stop] if process.stop else JobState.FAILED if code else JobState.COMPLETED
         pilot = self._options.title if process.stop is StopCause.PILOT else ""
         end = TaskEnd(state, self._clock.now(), max(code, 0), max(-code, 0), pilot)
         self._records.end(process.number, end)
+        if code < 0:
+            self._publish_news()
         log.info("pilot.task_ended", job=task_job_id(process.number), state=state.value, exit_code=code)
 
     def _check(self, kinds: Mapping[int, set[str]]) -> None:

@@ -39,6 +39,10 @@ _SOON = timedelta(seconds=20)
 """A task that gets its slot before has no reason to show."""
 _KEPT = timedelta(days=7)
 _SWEEP_S = 3600.0
+_ORPHANS_S = 600.0
+"""Seconds between two looks for tasks whose pilot is gone and that no pass asks for any more."""
+_UNKNOWN_PILOT = timedelta(days=1)
+"""Age of the claim of a pilot of which no source knows anything, after which its task has ended."""
 _END_VISIBLE_S = 120.0
 """Seconds after its pilot's end for which a task's own end may still turn up: longer than NFS keeps attributes."""
 _NODE_FAILURES = (JobState.NODE_FAIL, JobState.BOOT_FAIL)
@@ -93,6 +97,7 @@ class PilotScheduler:
         self.useful_pilots: set[str] = set()
         """Jobs of pilots that have taken a task, as far as this process saw it."""
         self._swept_at = float("-inf")
+        self._orphans_at = float("-inf")
 
     @property
     def name(self) -> str:
@@ -148,6 +153,7 @@ class PilotScheduler:
         with self._readable():
             self._look(live)
             now = self._clock.now()
+            self._end_orphans()
             return [*live, *(job for each in self.open_tasks if (job := each.job(now)) is not None)]
 
     def look_at(self, live: Sequence[LiveJob]) -> Sequence[OpenTask]:
@@ -207,6 +213,23 @@ class PilotScheduler:
         if self._clock.monotonic() - self._swept_at > _SWEEP_S:
             self._swept_at = self._clock.monotonic()
             self.board.sweep(self._clock.now() - _KEPT)
+
+    def _end_orphans(self) -> None:
+        """Write the ends that dead pilots left out. Their records are asked for where a task is in doubt; one whose
+        agent had reported all is not, and its files would stay."""
+        orphans = {task_job_id(each.number): each for each in self.open_tasks if each.claim and each.pilot is None}
+        if not orphans or self._clock.monotonic() - self._orphans_at < _ORPHANS_S:
+            return
+        self._orphans_at = self._clock.monotonic()
+        try:
+            known = self.records({job: each.task.submitted for job, each in orphans.items()})
+        except SchedulerUnavailableError as error:
+            log.warning("pilots.orphans_unknown", count=len(orphans), error=error)
+            return
+        now = self._clock.now()
+        for job, each in orphans.items():
+            if job not in known and each.claim is not None and now - each.claim.at > _UNKNOWN_PILOT:
+                self.board.write_end(each.number, TaskEnd(JobState.PREEMPTED, now, pilot=f"job {each.claim.pilot}"))
 
     def room(self) -> Capacity:
         return self.base.room()

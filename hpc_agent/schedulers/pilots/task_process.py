@@ -1,4 +1,5 @@
-"""Process of a task in a pilot: its script, whose agent waits at a gate until its slot is free."""
+"""Process of a task in a pilot: its script, whose agent waits at a gate until its slot is free, and goes on for a
+moment when the task's own process has ended, to report that."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import psutil
 from hpc_agent.child_processes import end_with_parent
 from hpc_agent.process import background, programs
 from hpc_agent.schedulers.pilots.board import PilotTask, StopCause
-from hpc_agent.schedulers.pilots.gate import GATE, Grant, open_gate
+from hpc_agent.schedulers.pilots.gate import GATE, Grant, has_ended, make_gate, open_gate, send_signal_at_end
 
 
 @dataclass
@@ -25,19 +26,24 @@ class TaskProcess:
     task: PilotTask
     pid: int
     gate: int
-    """Our end of the pipe that its agent reads; -1 when it is closed."""
+    """Our end of its agent's gate; -1 when it is closed."""
     grant: Grant = field(default_factory=Grant)
     started: float = 0.0
     """When it got its slot."""
+    has_slot: bool = False
     stop: StopCause | None = None
     kill_at: float = 0.0
     was_warned: bool = False
 
     def let_go(self, grant: Grant, now: float) -> None:
         """Give it its slot."""
-        self.grant, self.started = grant, now
+        self.grant, self.started, self.has_slot = grant, now, True
+        send_signal_at_end(self.gate)
         open_gate(self.gate, grant)
-        self.close_gate()
+
+    def only_reports(self) -> bool:
+        """Whether the task's own process has ended, and its agent says so; asked until it is true."""
+        return has_ended(self.gate)
 
     def close_gate(self) -> None:
         """An agent that still waits there ends."""
@@ -80,22 +86,22 @@ def start(number: int, task: PilotTask, env: Mapping[str, str]) -> TaskProcess:
     Raises:
         ProcessError: it could not be started.
     """
-    reads, writes = os.pipe()
+    ours, theirs = make_gate()
     try:
         pid = background.spawn_detached(
             [task.script],
-            env={**env, GATE: str(reads)},
+            env={**env, GATE: str(theirs)},
             cwd=Path(task.workdir),
             output=Path(task.output),
             first=end_with_parent,
-            pass_fds=(reads,),
+            pass_fds=(theirs,),
         )
     except BaseException:
-        os.close(writes)
+        os.close(ours)
         raise
     finally:
-        os.close(reads)
-    return TaskProcess(number, task, pid, writes)
+        os.close(theirs)
+    return TaskProcess(number, task, pid, ours)
 
 
 def kill_orphans(known: set[int]) -> None:
