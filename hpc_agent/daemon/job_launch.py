@@ -23,6 +23,7 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.task import Task
 from hpc_agent.file_batches import write_together
+from hpc_agent.file_records import Durability
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.submission.render import JobContext
 
@@ -71,6 +72,10 @@ class JobPlace:
     directory: RunDirectory
 
 
+BEFORE_INTENT = Durability.EITHER
+"""What is written after it, and before the job is submitted, syncs the same folder."""
+
+
 class JobConfigs(Protocol):
     """Writes a configuration for each job."""
 
@@ -96,7 +101,7 @@ class OwnerConfigs:
             token = self._client.owners.token(task.user)
             changes = {"api.credentials": {}, "api.auth_token": token.reveal(), "agent.worker_id": ""}
             writes.append(job_config_write(self._configuration, directory.owner_config, changes))
-        write_together(writes)
+        write_together(writes, BEFORE_INTENT)
 
 
 class TaskConfigs:
@@ -114,7 +119,7 @@ class TaskConfigs:
             keys = {"access_key": pair.access_key, "secret_key": pair.secret_key.reveal()}
             changes = {"api.credentials": keys, "api.auth_token": "", "agent.worker_id": ""}
             writes.append(job_config_write(self._configuration, directory.owner_config, changes))
-        write_together(writes)
+        write_together(writes, BEFORE_INTENT)
 
 
 def job_configs(client: Client, configuration: Configuration, *, owner_tokens: bool) -> JobConfigs | None:

@@ -58,12 +58,14 @@ class ArraySite(SimulatedSite):
     slurm: ArrayCluster
 
     def __init__(self, folder: Path, tasks: int, *, size: int = 500) -> None:
+        """``tasks``: in the queue from the beginning."""
         self.size = size
         super().__init__(folder)
         self.tasks = [self.server.task]
         for number in range(1, tasks):
             self.add(f"{number:032x}")
-        self.enqueue()
+        if tasks:
+            self.enqueue()
 
     def add(self, id: str) -> None:
         """Another task that asks for the same is enqueued."""
@@ -99,7 +101,7 @@ class CompanionSite(ArraySite):
     """The task travels with others, whose jobs only wait: tests see those of the task itself."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, 1)
+        super().__init__(folder, 0)
 
     def enqueue(self) -> None:
         self.add(f"{len(self.tasks):032x}")
