@@ -105,7 +105,7 @@ class SimulatedServer:
     def added(self) -> str | None:
         """When the task was added to the queue; None where it is not in it."""
         entries = self("queues.get_by_id", queue=self.queue)["queue"]["entries"]
-        return str(entries[0]["added"]) if entries else None
+        return next((str(entry["added"]) for entry in entries if entry["task"] == self.task), None)
 
     @property
     def is_in_queue(self) -> bool:
