@@ -70,15 +70,9 @@ def open_atomic(path: Path, data: bytes, *, mode: int) -> int:
 
 def _write_temporary(path: Path, data: bytes, mode: int, *, sync: bool = True) -> tuple[Path, int]:
     """A new file next to ``path`` with ``data`` in it, on disk if ``sync``, and its descriptor."""
-    temporary = _draft_of(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with _named(path, temporary):
-            _fill(descriptor, data, sync=sync)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return temporary, descriptor
+    temporary = draft_of(path)
+    with _named(path, temporary):
+        return temporary, write_draft(temporary, data, mode, sync=sync)
 
 
 @contextlib.contextmanager
@@ -93,16 +87,20 @@ def _named(path: Path, temporary: Path) -> Iterator[None]:
         raise
 
 
-def _draft_of(path: Path) -> Path:
+def draft_of(path: Path) -> Path:
+    """A new name next to ``path``, for what is to become it."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def write_draft(draft: Path, data: bytes, mode: int, *, sync: bool = True) -> int:
+    """A new file with ``data`` in it, on disk if ``sync``; its descriptor."""
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        _fill(descriptor, data, sync=True)
-    finally:
+        _fill(descriptor, data, sync=sync)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _fill(descriptor: int, data: bytes, *, sync: bool) -> None:
@@ -152,7 +150,12 @@ def exists_uncached(path: Path) -> bool:
 
 def write_record(path: Path, record: object, *, mode: int = 0o644, durability: Durability = Durability.NEW) -> None:
     """Write a dataclass or msgspec struct as JSON, atomically."""
-    write_atomic(path, _encoded(record) + b"\n", mode=mode, durability=durability)
+    write_atomic(path, encoded_record(record), mode=mode, durability=durability)
+
+
+def encoded_record(record: object) -> bytes:
+    """What a record's file holds."""
+    return _encoded(record) + b"\n"
 
 
 def _encoded(record: object) -> bytes:
@@ -197,22 +200,30 @@ def write_first(path: Path, record: object, *, mode: int = 0o644) -> bool:
 
     By a hard link to a finished file: atomic on NFS too, and never half written.
     """
-    draft = _draft_of(path)
+    draft = draft_of(path)
     try:
         # Only the folder with the final name in it has to be synced.
-        _write_new(draft, _encoded(record) + b"\n", mode)
-        os.link(draft, path)
-    except FileExistsError:
-        # On NFS a link that was made may be answered so, when the first answer got lost.
-        if draft.stat().st_nlink < 2:
-            return False
+        os.close(write_draft(draft, encoded_record(record), mode))
+        is_first = link_first(draft, path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         if error.filename is None:
             error.filename = str(path)
         raise
+    if is_first:
+        fsync_directory(path.parent)
+    return is_first
+
+
+def link_first(draft: Path, path: Path) -> bool:
+    """Give a finished file its name unless the name is taken, and remove the draft; False if it is."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # On NFS a link that was made may be answered so, when the first answer got lost.
+        return draft.stat().st_nlink > 1
     finally:
         draft.unlink(missing_ok=True)
-    fsync_directory(path.parent)
     return True
 
 

@@ -5,6 +5,7 @@
     scripts/chaos --tasks 60 --seed 1 --load     # on a machine that has other things to do
     scripts/chaos --tasks 60 --seed 1 --pilots   # some tasks run in pilots, which are killed too
     scripts/chaos --tasks 60 --seed 1 --nodes 2  # half of the tasks run on two nodes, and ranks are killed too
+    scripts/chaos --tasks 60 --seed 1 --arrays   # tasks come in groups, which travel as job arrays
     scripts/chaos --replay FOLDER                # judge again what an earlier run has left
 
 Starts a cluster of three nodes, a server and a daemon of its own. The seed chooses tasks and faults. Every task writes
@@ -54,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--nodes", type=int, choices=(1, 2, 3), default=1, metavar="N", help="half of the tasks run on 2 to N nodes (1)"
     )
+    parser.add_argument("--arrays", action="store_true", help="tasks come in groups, which travel as job arrays")
     parser.add_argument("--pilots", action="store_true", help="some tasks run in pilots, which are killed too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
@@ -61,6 +63,8 @@ def arguments() -> argparse.Namespace:
     found = parser.parse_args()
     if found.peers and found.nodes > 1:
         parser.error("--nodes is not for --peers: other programs start no ranks")
+    if found.peers and found.arrays:
+        parser.error("--arrays is not for --peers: other programs submit jobs one by one")
     if found.peers and found.pilots:
         parser.error("--pilots is not for --peers: other programs have none")
     return found
@@ -106,8 +110,9 @@ def report(result: Result, teller: Teller) -> None:
         print(teller.paint(f"{kind.value}: {where}: {text}", bad=True))
     figures = result.figures()
     print(
-        f"{figures['tasks']} tasks, {figures['starts']} starts, {figures['faults made']} faults "
-        f"({figures['faults that found nothing to hit']} more found nothing to hit), {figures['seconds']} s; "
+        f"{figures['tasks']} tasks, {figures['job arrays']} job arrays, {figures['starts']} starts, "
+        f"{figures['faults made']} faults ({figures['faults that found nothing to hit']} more found nothing to hit), "
+        f"{figures['seconds']} s; "
         f"{figures['cut at their end']} starts were cut off at their very end, {figures['jobs left']} jobs left, "
         f"{figures['daemons that ended by themselves']} daemons ended by themselves"
     )
@@ -135,6 +140,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
                 show=teller.show,
                 load=options.load,
                 most_nodes=options.nodes,
+                arrays=options.arrays,
                 pilots=options.pilots,
             )
     except ClusterError as error:

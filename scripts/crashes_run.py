@@ -3,29 +3,42 @@
     scripts/crashes --sample 40            # one crash in each of 40 parts of all of them
     scripts/crashes --all                  # every one, in about three quarters of an hour on two cores
     scripts/crashes --all --variant abort --command execute
+    scripts/crashes --all --door submit.json
     scripts/crashes --replay FOLDER        # judge again what an earlier enumeration has left
 
-A task runs from its queue to its end through the local scheduler; a killed daemon is started again; then the ledger is
-looked at: the task's process started once, one final status, no line of its console lost or doubled. Exit code 1 if any
-of it is not so, or if in one of the parts of a sample nothing was killed. Then the folder with run directories, ledgers
-and logs is left, and named.
+A task runs from its queue to its end through the local scheduler, and three tasks as a job array through a real Slurm.
+A killed daemon is started again; then the ledger is looked at: the task's process started once, one final status, no
+line of its console lost or doubled. A boundary that was not reached in three runs is named with the reason.
+
+Exit code 1 if any of it is not so, if there is no such reason, or if in one of the parts of a sample nothing was
+killed: then the folder with run directories, ledgers and logs is left, and named. 4 if only job arrays are asked for,
+and Slurm is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from faults.arguments import positive
 from faults.bench import bench
-from faults.crash_judge import VARIANTS, Findings, Result, line
+from faults.crash_judge import ARRAY, VARIANTS, Findings, Result, line, line_of_unreached
 from faults.crashes import COMMANDS, all_points, each, enumerate_crashes, sample
 from faults.kept import run_in_folder
+from slurm_cluster.errors import MissingProgramError
+from slurm_cluster.layout import Cluster
+from slurm_cluster.lifecycle import start, stop
+from slurm_cluster.releases import VERSION_VARIABLE
 
 USAGE = 2
+NOT_INSTALLED = 4
 
 
 def arguments() -> argparse.Namespace:
@@ -38,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--variant", choices=VARIANTS, action="append", help="only this course of the task")
     parser.add_argument("--command", choices=COMMANDS, action="append", help="only crashes of this command")
+    parser.add_argument("--door", action="append", metavar="TEXT", help="only at doors whose label has this text")
     parser.add_argument("--at-once", type=positive, default=3, metavar="N", help="runs side by side (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
@@ -51,9 +65,24 @@ def show(result: Result) -> None:
 
 def run(options: argparse.Namespace, folder: Path) -> int:
     begun = time.monotonic()
-    with bench(folder) as site:
-        variants, commands = options.variant or list(VARIANTS), options.command or COMMANDS
+    variants, commands = options.variant or list(VARIANTS), options.command or COMMANDS
+    cluster = Cluster(folder / "slurm", os.environ.get(VERSION_VARIABLE, ""))
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(bench(folder))
+        if ARRAY in variants:
+            try:
+                stack.enter_context(running(cluster))
+            except MissingProgramError as error:
+                if options.variant:
+                    print(f"crashes: {error}", file=sys.stderr)
+                    return NOT_INSTALLED
+                print(f"Without job arrays: {error}", flush=True)
+                variants.remove(ARRAY)
+            else:
+                site.slurm = {"SLURM_CONF": str(cluster.conf), "PATH": cluster.path}
         found = all_points(site, variants, commands, at_once=options.at_once)
+        if options.door:
+            found = [item for item in found if any(text in item[1].door for text in options.door)]
         print(f"{len(found)} boundaries", flush=True)
         parts = each(found) if options.all else sample(found, options.sample, options.seed)
         results = enumerate_crashes(site, parts, at_once=options.at_once, show=show)
@@ -61,6 +90,22 @@ def run(options: argparse.Namespace, folder: Path) -> int:
     code = show_result(options, Findings.load(folder))
     print(f"{time.monotonic() - begun:.0f} s")
     return code
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[None]:
+    """
+    Raises:
+        MissingProgramError: Slurm is not installed.
+    """
+    cluster.dir.mkdir(parents=True)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            start(cluster)
+        yield
+    finally:
+        with contextlib.redirect_stderr(io.StringIO()):
+            stop(cluster, [])
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -80,7 +125,10 @@ def show_result(options: argparse.Namespace, findings: Findings) -> int:
     for result in findings.results:
         if result.wrong:
             show(result)
-    names = ("boundaries", "crashes", "parts without a crash", "lost lines", "doubled lines", "run twice", "wrong")
+    for boundary in findings.unreached:
+        print(line_of_unreached(boundary))
+    verdicts = ("crashes", "without a verdict", "parts without a crash")
+    names = ("boundaries", *verdicts, "lost lines", "doubled lines", "run twice", "wrong")
     print(", ".join(f"{name} {figures[name]}" for name in names))
     return 0 if all(goal["met"] for goal in figures["goals"]) else 1
 

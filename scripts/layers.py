@@ -37,6 +37,7 @@ LAYERS = (
             "rank_launcher",
             "agent_launcher",
             "file_records",
+            "file_batches",
             "file_lock",
             "access",
             "redact",

@@ -6,14 +6,17 @@ servers that allow an administrator to act for a user (docs/internals/clearml-pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import ApiError, InputError
 from hpc_agent.redact import Secret, without_credentials
+from hpc_agent.wire.task_requests import PAGE_SIZE
 
 _ADMINISTRATORS = frozenset({"admin", "root", "system"})
 _UNKNOWN_USER = "hpc-agent-unknown-user"
@@ -82,8 +85,7 @@ class UsersApi:
 
     def new_keys(self, user: str, label: str) -> KeyPair:
         answer = self._session.call("auth.create_credentials", {"user": user, "label": label}, repeatable=False)
-        pair = answer["credentials"]
-        return KeyPair(pair["access_key"], Secret(pair["secret_key"]))
+        return _pair(answer)
 
     def revoke(self, user: str) -> int:
         """Revoke all keys of the user, and the credentials of the user's running jobs; returns how many."""
@@ -103,19 +105,37 @@ class TaskCredentials:
         """Whether this server makes them, by a claim of its tokens."""
         return self._session.claims.get("task_credentials") is True
 
-    def create(self, task: TaskId) -> KeyPair:
-        """A new key pair for the task.
+    def create(self, tasks: Sequence[TaskId]) -> Mapping[TaskId, KeyPair]:
+        """A new key pair for each task.
 
         Raises:
-            InputError: the server refuses: the task has ended, or is another user's.
+            InputError: the server refuses one: the task has ended, or is another user's.
             ServerUnreachableError: no usable answer.
         """
+        found = self._create_together(tasks) if len(tasks) > 1 else {}
+        # What was refused is asked for once more, for the reason. A server of an older version makes one at a time.
+        return {**found, **{task: self._create(task) for task in tasks if task not in found}}
+
+    def _create_together(self, tasks: Sequence[TaskId]) -> dict[TaskId, KeyPair]:
+        found: dict[TaskId, KeyPair] = {}
+        with suppress(ApiError):
+            for start in range(0, len(tasks), PAGE_SIZE):
+                query = {"ids": tasks[start : start + PAGE_SIZE]}
+                # Repeatable: every pair ends with the task.
+                answer = self._session.call("auth.create_task_credentials_many", query)
+                found |= {TaskId(id_in(row)): _pair(row) for row in rows(answer, "succeeded")}
+        return found
+
+    def _create(self, task: TaskId) -> KeyPair:
         try:
-            # Repeatable: every pair ends with the task.
-            pair = self._session.call("auth.create_task_credentials", {"task": task})["credentials"]
+            return _pair(self._session.call("auth.create_task_credentials", {"task": task}))
         except ApiError as error:
             raise InputError(f"the server gives no credentials for a job of task {task}: {error}") from error
-        return KeyPair(str(pair["access_key"]), Secret(str(pair["secret_key"])))
+
+
+def _pair(answer: Mapping[str, Any]) -> KeyPair:
+    pair = answer["credentials"]
+    return KeyPair(str(pair["access_key"]), Secret(str(pair["secret_key"])))
 
 
 class OwnerTokens:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.names import RESOLVED
 from hpc_agent.config.tree import Tree, merge, put
+from hpc_agent.file_batches import FileWrite, write_together
 from hpc_agent.file_records import write_atomic
 
 
@@ -19,7 +20,12 @@ def write_job_config(configuration: Configuration, path: Path, changes: Mapping[
     A compute job gets the path of this file and no secret by any other way. It holds the resolved folders and
     servers, so that a job sees what the daemon saw. ``changes``: dotted keys that are to be otherwise there.
     """
-    write_atomic(path, _text(configuration, changes), mode=0o600)
+    write_together([job_config_write(configuration, path, changes)])
+
+
+def job_config_write(configuration: Configuration, path: Path, changes: Mapping[str, object]) -> FileWrite:
+    """What ``write_job_config`` writes, for many jobs together."""
+    return FileWrite(path, _text(configuration, changes), mode=0o600)
 
 
 def share_job_config(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.job_config import write_job_config
+from hpc_agent.config.job_config import job_config_write
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import HpcSettings
@@ -22,6 +22,8 @@ from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.task import Task
+from hpc_agent.file_batches import write_together
+from hpc_agent.file_records import Durability
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.submission.render import JobContext
 
@@ -70,14 +72,18 @@ class JobPlace:
     directory: RunDirectory
 
 
+BEFORE_INTENT = Durability.EITHER
+"""What is written after it, and before the job is submitted, syncs the same folder."""
+
+
 class JobConfigs(Protocol):
     """Writes a configuration for each job."""
 
-    def write(self, task: Task, directory: RunDirectory) -> None:
-        """Write ``directory.owner_config``.
+    def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
+        """Write ``owner_config`` of each.
 
         Raises:
-            InputError: the server gives no credentials for it.
+            InputError: the server gives no credentials for one of them.
             ServerUnreachableError: no usable answer.
         """
 
@@ -89,10 +95,13 @@ class OwnerConfigs:
         self._client = client
         self._configuration = configuration
 
-    def write(self, task: Task, directory: RunDirectory) -> None:
-        token = self._client.owners.token(task.user)
-        changes = {"api.credentials": {}, "api.auth_token": token.reveal(), "agent.worker_id": ""}
-        write_job_config(self._configuration, directory.owner_config, changes)
+    def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
+        writes = []
+        for task, directory in jobs:
+            token = self._client.owners.token(task.user)
+            changes = {"api.credentials": {}, "api.auth_token": token.reveal(), "agent.worker_id": ""}
+            writes.append(job_config_write(self._configuration, directory.owner_config, changes))
+        write_together(writes, BEFORE_INTENT)
 
 
 class TaskConfigs:
@@ -102,11 +111,15 @@ class TaskConfigs:
         self._client = client
         self._configuration = configuration
 
-    def write(self, task: Task, directory: RunDirectory) -> None:
-        pair = self._client.task_credentials.create(task.id)
-        keys = {"access_key": pair.access_key, "secret_key": pair.secret_key.reveal()}
-        changes = {"api.credentials": keys, "api.auth_token": "", "agent.worker_id": ""}
-        write_job_config(self._configuration, directory.owner_config, changes)
+    def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
+        pairs = self._client.task_credentials.create([task.id for task, _ in jobs])
+        writes = []
+        for task, directory in jobs:
+            pair = pairs[task.id]
+            keys = {"access_key": pair.access_key, "secret_key": pair.secret_key.reveal()}
+            changes = {"api.credentials": keys, "api.auth_token": "", "agent.worker_id": ""}
+            writes.append(job_config_write(self._configuration, directory.owner_config, changes))
+        write_together(writes, BEFORE_INTENT)
 
 
 def job_configs(client: Client, configuration: Configuration, *, owner_tokens: bool) -> JobConfigs | None:

@@ -202,7 +202,7 @@ class StagingJobs:
         directory.create()
         # What it builds may be a stranger's code: it sees no more than the task's own job will.
         if job_configs := self._launch.job_configs:
-            job_configs.write(task, directory)
+            job_configs.write([(task, directory)])
         resources = self._settings.hpc.envs.resources.over(self._settings.hpc.resources.over(Resources()))
         context = JobContext(
             task=task,

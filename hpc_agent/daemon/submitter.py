@@ -29,6 +29,7 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.domain.user_map import UserMap
 from hpc_agent.errors import ApiError
+from hpc_agent.file_batches import FileWrite, write_together
 from hpc_agent.file_records import Durability, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
@@ -162,7 +163,7 @@ class Submitter:
             ServerUnreachableError: no usable answer.
         """
         if self._launch.job_configs:
-            self._launch.job_configs.write(job.task, job.directory)
+            self._launch.job_configs.write([(job.task, job.directory)])
         answer = self._submit(job, job.avoided)
         if isinstance(answer, Refused) and job.avoided:
             log.warning("job.refused_without_avoided_nodes", task=job.task.id, answer=answer.message)
@@ -178,24 +179,35 @@ class Submitter:
         """
         assert isinstance(self._scheduler, ArrayScheduler)
         if self._launch.job_configs:
-            for job in jobs:
-                self._launch.job_configs.write(job.task, job.directory)
-        intents = [self._intend(job, job.avoided, script=Durability.EITHER) for job in jobs]
+            self._launch.job_configs.write([(job.task, job.directory) for job in jobs])
+        intents = self._intend_together(jobs)
         ours = [(job, intent) for job, intent in zip(jobs, intents, strict=True) if intent is not None]
         answers: list[Answer] = []
         if len(ours) == 1:
             answers = [self._scheduler.submit(ours[0][1].request)]
         elif ours:
             answers = list(self._scheduler.submit_array([intent.request for _, intent in ours]))
-        for (job, intent), answer in zip(ours, answers, strict=True):
-            self._note(job, intent, answer)
+        self._note(ours, answers)
         found = iter(answers)
         return [next(found) if intent is not None else None for intent in intents]
 
-    def _request(self, job: PreparedJob, avoided: Sequence[str], script: Durability) -> SubmitRequest:
-        """The job's script is written."""
+    def _intend_together(self, jobs: Sequence[PreparedJob]) -> list[_Intent | None]:
+        """As ``_intend``, for first submissions. Their scripts are read when they start, and are on disk too."""
+        scripts = [FileWrite(job.directory.script, self._text(job, job.avoided).encode(), mode=0o700) for job in jobs]
+        records = [self._intended(job) for job in jobs]
+        firsts = [
+            job.directory.submission_write(record, is_first=True) for job, record in zip(jobs, records, strict=True)
+        ]
+        are_ours = write_together([*scripts, *firsts])[len(jobs) :]
+        found: list[_Intent | None] = []
+        for job, record, is_ours in zip(jobs, records, are_ours, strict=True):
+            found.append(_Intent(self._request(job, job.avoided), None, record) if is_ours else None)
+            if not is_ours:
+                log.info("task.submitted_elsewhere", task=job.task.id, attempt=job.directory.attempt.id)
+        return found
+
+    def _request(self, job: PreparedJob, avoided: Sequence[str]) -> SubmitRequest:
         directory = job.directory
-        write_atomic(directory.script, self._text(job, avoided).encode(), mode=0o700, durability=script)
         name, resources = job.context.attempt.job_name, self._resources(job, avoided)
         files = directory.script, name, directory.path, directory.job_output
         return SubmitRequest(*files, resources, queue=job.pilot_queue, signal_ahead=job.context.signal_ahead)
@@ -212,50 +224,65 @@ class Submitter:
         return self._renderer.render(job.template, replace(job.context, resources=self._resources(job, avoided)))
 
     def _submit(self, job: PreparedJob, avoided: Sequence[str]) -> Answer | None:
-        # The scheduler keeps a copy of the script, and each submission writes it again.
-        intent = self._intend(job, avoided, script=Durability.NONE)
+        intent = self._intend(job, avoided)
         if intent is None:
             return None
         answer = self._scheduler.submit(intent.request)
-        self._note(job, intent, answer)
+        self._note([(job, intent)], [answer])
         return answer
 
-    def _intend(self, job: PreparedJob, avoided: Sequence[str], *, script: Durability) -> _Intent | None:
+    def _intend(self, job: PreparedJob, avoided: Sequence[str]) -> _Intent | None:
         """The intent is on disk before sbatch is called, so that a death between them shows; None if another daemon
         submits this job."""
-        task, queue, directory = job.task, job.queue, job.directory
-        request = self._request(job, avoided, script)
-        before = directory.submission()
-        record = SubmissionRecord(
+        script = job.directory.script
+        # The scheduler keeps a copy of the script, and each submission writes it again.
+        write_atomic(script, self._text(job, avoided).encode(), mode=0o700, durability=Durability.NONE)
+        before, record = job.directory.submission(), self._intended(job)
+        if not self._is_mine(job.directory, before, record):
+            log.info("task.submitted_elsewhere", task=job.task.id, attempt=job.directory.attempt.id)
+            return None
+        return _Intent(self._request(job, avoided), before, record)
+
+    def _intended(self, job: PreparedJob) -> SubmissionRecord:
+        return SubmissionRecord(
             state="intended",
             at=self._clock.now(),
-            queue=queue.id,
-            queue_name=queue.name,
+            queue=job.queue.id,
+            queue_name=job.queue.name,
             cluster=self._scheduler.cluster(),
             submit_count=job.number,
         )
-        if not self._is_mine(directory, before, record):
-            log.info("task.submitted_elsewhere", task=task.id, attempt=directory.attempt.id)
-            return None
-        return _Intent(request, before, record)
 
-    def _note(self, job: PreparedJob, intent: _Intent, answer: Answer) -> None:
-        task, queue, directory, record = job.task, job.queue, job.directory, intent.record
-        if isinstance(answer, Accepted):
-            record = msgspec.structs.replace(record, state="accepted", job=answer.job)
-            # After a power cut the intent is there, and the job is found by its name.
-            directory.write_submission(record, Durability.EITHER)
-            log.info("task.submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
-        elif isinstance(answer, OutcomeUnknown):
-            directory.write_submission(
-                msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
-            )
-            log.warning("task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message)
-        elif intent.before is not None:
-            directory.write_submission(intent.before)
-            directory.drop_try(job.number)
-        else:
-            directory.drop_submission()
+    def _note(self, submitted: Sequence[tuple[PreparedJob, _Intent]], answers: Sequence[Answer]) -> None:
+        """Write what the scheduler answered for each, which is one kind of answer for all."""
+        writes: list[FileWrite] = []
+        dropped: list[PreparedJob] = []
+        durability = Durability.NEW
+        for (job, intent), answer in zip(submitted, answers, strict=True):
+            task, directory, record = job.task, job.directory, intent.record
+            if isinstance(answer, Accepted):
+                # After a power cut the intent is there, and the job is found by its name.
+                durability = Durability.EITHER
+                record = msgspec.structs.replace(record, state="accepted", job=answer.job)
+                writes.append(directory.submission_write(record))
+            elif isinstance(answer, OutcomeUnknown):
+                record = msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
+                writes.append(directory.submission_write(record))
+                log.warning(
+                    "task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message
+                )
+            elif intent.before is not None:
+                writes.append(directory.submission_write(intent.before))
+                dropped.append(job)
+            else:
+                directory.drop_submission()
+        write_together(writes, durability)
+        for job in dropped:
+            job.directory.drop_try(job.number)
+        for (job, _), answer in zip(submitted, answers, strict=True):
+            if isinstance(answer, Accepted):
+                queue, attempt = job.queue.name, job.directory.attempt.id
+                log.info("task.submitted", task=job.task.id, job=answer.job, queue=queue, attempt=attempt)
 
     def _is_mine(self, directory: RunDirectory, before: SubmissionRecord | None, record: SubmissionRecord) -> bool:
         """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""

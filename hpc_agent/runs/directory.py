@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
+from hpc_agent.file_batches import FileWrite
 from hpc_agent.file_records import (
     Durability,
     ensure_directory,
@@ -115,6 +116,10 @@ class RunDirectory:
 
     def write_submission(self, record: SubmissionRecord, durability: Durability = Durability.NEW) -> None:
         write_record(self.path / "submit.json", record, durability=durability)
+
+    def submission_write(self, record: SubmissionRecord, *, is_first: bool = False) -> FileWrite:
+        """To be written together with others."""
+        return FileWrite.of_record(self.path / "submit.json", record, is_first=is_first)
 
     def first_submission(self, record: SubmissionRecord) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""

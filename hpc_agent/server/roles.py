@@ -90,6 +90,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "auth.edit_user": _ADMINISTRATOR,
     "auth.revoke_credentials": replace(_OWN_KEYS, own=(_USER, Target(OwnerKind.CREDENTIAL, "access_key"))),
     "auth.create_task_credentials": Permission(Scope.OWN, Scope.NONE, (_TASK,)),
+    "auth.create_task_credentials_many": Permission(Scope.OWN, Scope.NONE, (_TASK_IDS,)),
     "users.get_all": _READ,
     "users.get_all_ex": _READ,
     "users.get_by_id": _READ,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,8 @@ class Renderer:
             keep_trailing_newline=True,
             autoescape=False,  # shell, not HTML: see task_text
         )
+        self._glue: dict[str, tuple[Callable[[], bool], bool]] = {}
+        """Which templates are in the glue's form, by name, and whether that still holds."""
         self._jinja.filters.update({name: keeping(self._jinja.filters[name]) for name in TEXT_FILTERS})
         self._jinja.filters.update(quote=_quote, directive=self._directive)
 
@@ -156,10 +158,15 @@ class Renderer:
 
     def is_glue_template(self, template: str) -> bool:
         """Whether a template of this name is in the form of ClearML's Slurm glue; False where it cannot be read."""
+        is_current, found = self._glue.get(template, (lambda: False, False))
+        if is_current():
+            return found
         try:
-            return is_glue_template(self._source(template))
+            text, is_current = self._source(template)
         except (OSError, UnicodeError, jinja2.TemplateError):
             return False
+        self._glue[template] = is_current, is_glue_template(text)
+        return self._glue[template][1]
 
     def _render_glue(self, template: str, context: JobContext) -> str:
         variables = self.language.variables(context.resources, context.signal_ahead, context.requeue)
@@ -175,7 +182,7 @@ class Renderer:
             launch=context.launch,
         )
         try:
-            return glue_template.script(self._source(template), context.facts, job, self.language)
+            return glue_template.script(self._source(template)[0], context.facts, job, self.language)
         except TemplateError as error:
             raise TemplateError(f"the job template {template} cannot be used for this task: {error}") from error
 
@@ -186,12 +193,14 @@ class Renderer:
             *([f"--exclude={self.language.directive(exclude)}"] if exclude else []),
         ]
 
-    def _source(self, template: str) -> str:
+    def _source(self, template: str) -> tuple[str, Callable[[], bool]]:
+        """A template's text, and whether it is still the same."""
         path = Path(template or self.language.default_template).expanduser()
         if path.is_absolute():
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8"), lambda: False
         assert self._jinja.loader is not None
-        return self._jinja.loader.get_source(self._jinja, str(path))[0]
+        text, _, is_current = self._jinja.loader.get_source(self._jinja, str(path))
+        return text, is_current or (lambda: False)
 
     def _load(self, template: str) -> jinja2.Template:
         path = Path(template).expanduser()

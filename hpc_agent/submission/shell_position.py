@@ -15,6 +15,8 @@ _HEREDOC = re.compile(r"(-?)[ \t]*(?:'([^']+)'|\"([^\"]+)\"|(\\?)([A-Za-z_][\w.-
 _CASE = re.compile(r"\bcase$")
 _TEST = re.compile(r"(?:^|[\s;&|(!])\[$")
 """The command of that name; ``name[`` begins an index."""
+_PIECES = re.compile(r"[A-Za-z0-9_./:,=+@%-]+|[\s\S]")
+"""Runs of what begins and ends nothing, and single characters."""
 _SEPARATORS = " \t;&|()<>"
 """After these a word begins."""
 
@@ -126,14 +128,25 @@ class Position:
         return heredoc is not None and (heredoc.delimiter or "").startswith(_body_line(heredoc, self._text + text))
 
     def advance(self, text: str) -> None:
-        for character in text:
-            if character == "\n":
+        for piece in _PIECES.findall(text):
+            if piece == "\n":
                 self._end_line()
             elif self._heredocs:
-                self._text += character
+                self._text += piece
+            elif len(piece) > 1 and self._is_inert:
+                self._text += piece
+                self._before = piece[-1]
             else:
-                self._step(character)
-                self._text += character
+                for character in piece:
+                    self._step(character)
+                    self._text += character
+
+    @property
+    def _is_inert(self) -> bool:
+        """Whether a run of plain characters changes nothing here."""
+        # A comment that begins so is a line of options.
+        may_become_directive = self._frames[-1] is _Frame.COMMENT and len(self._text) < len(self._directive)
+        return not self._escaped and not may_become_directive
 
     def _step(self, character: str) -> None:
         if self._escaped:

@@ -248,6 +248,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "queues.move_task_to_front": {},
     "workers.unregister": {},
     "auth.create_task_credentials": {},
+    "auth.create_task_credentials_many": {},
     "auth.create_user": {"name": "x", "role": "admin"},
 }
 

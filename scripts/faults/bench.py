@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,8 @@ class Bench:
         self.conf = conf
         self.direct = Client(load(conf, {}).settings.api)
         self.finals = Finals()
+        self.slurm: Mapping[str, str] = {}
+        """What the environment of a Slurm's user has, where there is a Slurm."""
         proxy.on_answer = self._on_answer
 
     def _on_answer(self, endpoint: str, request: bytes, status: int) -> None:

@@ -25,6 +25,9 @@ _AHEAD = 6
 """Tasks that are enqueued before the first fault; the others come along with the faults."""
 _OPEN = 3
 """So many are always under way, as long as there are more: a fault needs a task to hit."""
+_ALIKE = 4
+"""With job arrays: so many tasks in a row go to the same queue and partition, and this many times as many of them are
+under way."""
 _AT_ONCE = 12
 """Jobs; the three nodes have four processors each."""
 _FAULTS_AT_ONCE = 3
@@ -66,8 +69,8 @@ class Progress:
     now: Sequence[str]
 
 
-def jobs(count: int, seed: int, most_nodes: int) -> list[Job]:
-    """``most_nodes``: of every second task, chosen by the seed."""
+def jobs(count: int, seed: int, most_nodes: int, alike: int = 1) -> list[Job]:
+    """``most_nodes``: of every second task, chosen by the seed. ``alike``: so many in a row ask for the same."""
     dice = random.Random(f"jobs {seed}")
     found = [
         Job(
@@ -79,6 +82,8 @@ def jobs(count: int, seed: int, most_nodes: int) -> list[Job]:
         )
         for _ in range(count)
     ]
+    first = [found[number - number % alike] for number in range(count)]
+    found = [replace(job, queue=of.queue, partition=of.partition) for job, of in zip(found, first, strict=True)]
     sizes = [*range(2, most_nodes + 1)]
     return [replace(job, nodes=dice.choice(sizes)) if sizes and dice.random() < 0.5 else job for job in found]
 
@@ -94,8 +99,10 @@ class Run:
         seed: int,
         wanted: Sequence[Job],
         show: Callable[[Progress], None],
+        alike: int,
     ) -> None:
         """``wanted`` come for certain, and more like them as long as faults have no task to hit."""
+        self._alike = alike
         self._site = built
         self._policy = policy
         self._seed = seed
@@ -113,7 +120,7 @@ class Run:
     def run_to_end(self, faults: Sequence[Fault]) -> Evidence:
         self._planned = len(faults)
         self._site.start_daemon()
-        self._enqueue(_AHEAD)
+        self._enqueue(_AHEAD * self._alike)
         begun = time.monotonic()
         while not self._site.rows() and time.monotonic() - begun < 60:
             self._wait(0.5)  # a fault that hits no task shows nothing
@@ -135,6 +142,7 @@ class Run:
             hits=[*confirmed(self._trouble.hits, accounting), *ended_by_slurm(accounting)],
             idle=[fault.kind for fault in self._trouble.idle],
             jobs_left=left,
+            arrays=self._site.arrays,
             revived=self._site.ended_by_themselves,
             seconds=time.monotonic() - self._begun,
         )
@@ -166,6 +174,7 @@ class Run:
                 self._wanted += [
                     Job(lines=_LONG, pause=0.3, code=0, queue="again", partition=partition, nodes=self._most_nodes)
                     for partition in ("main", "scavenge")
+                    for _ in range(min(self._alike, 2))
                 ]
                 self._enqueue(len(self._wanted))
                 self._begin(fault)
@@ -178,6 +187,10 @@ class Run:
     def _enqueue(self, up_to: int) -> None:
         for number in range(len(self._tasks), min(up_to, len(self._wanted))):
             self._tasks[self._site.enqueue(f"task-{number:03}", self._wanted[number])] = number
+
+    def _in_groups(self, number: int) -> int:
+        """Those that ask for the same come together."""
+        return number - number % self._alike
 
     def _wait(self, seconds: float) -> None:
         """And keep an eye on everything meanwhile."""
@@ -201,7 +214,7 @@ class Run:
         if not self._trouble.now & {"daemon killed", "two daemons, one dies"}:
             self._site.revive_daemon()
         share = (len(self._wanted) - _AHEAD) * self._trouble.over // max(self._planned, 1)
-        self._enqueue(max(_AHEAD + share, self._final() + _OPEN))
+        self._enqueue(max(_AHEAD + share, self._in_groups(self._final() + _OPEN * self._alike)))
         self._show(self._progress())
 
     def _final(self) -> int:
@@ -292,7 +305,8 @@ class Result:
     def table(self) -> list[dict[str, object]]:
         """By kind of fault: how often, the tasks that it met, how they ended."""
         rows: list[dict[str, object]] = []
-        for kind in kinds(many_nodes=any(story.job.nodes > 1 for story in self.stories), pilots=self._has_pilots):
+        many_nodes = any(story.job.nodes > 1 for story in self.stories)
+        for kind in kinds(many_nodes=many_nodes, arrays=bool(self.evidence.arrays), pilots=self._has_pilots):
             hits = [hit for hit in self.evidence.hits if hit.kind == kind]
             met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
             ends = Counter(story.seen.status for story in met)
@@ -321,6 +335,7 @@ class Result:
             ],
             "tasks": len(self.stories),
             "tasks on many nodes": sum(story.job.nodes > 1 for story in self.stories),
+            "job arrays": self.evidence.arrays,
             "statuses": dict(statuses),
             "without an end": sum(count for status, count in statuses.items() if status not in _FINALS),
             "starts": sum(len(story.starts) for story in self.stories),
@@ -346,19 +361,21 @@ def chaos(
     show: Callable[[Progress], None],
     load: bool = False,
     most_nodes: int = 1,
+    arrays: bool = False,
     pilots: bool = False,
 ) -> Result:
     """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: together with processes that keep all
-    processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task. ``pilots``:
-    some tasks run in pilots."""
-    possible = kinds(many_nodes=most_nodes > 1, pilots=pilots)
+    processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task.
+    ``arrays``: tasks come in groups, which travel as job arrays. ``pilots``: some tasks run in pilots."""
+    alike = _ALIKE if arrays else 1
+    possible = kinds(many_nodes=most_nodes > 1, arrays=arrays, pilots=pilots)
     faults = plan(max(len(possible), tasks // 4), seed, possible)
     folder.mkdir(parents=True, exist_ok=True)
     who = POLICIES[policy]
     with (
         spinning((os.cpu_count() or 1) if load else 0),
-        site(folder, cluster, who.argv, _AT_ONCE, slow=load, pilots=pilots) as (built, server),
+        site(folder, cluster, who.argv, _AT_ONCE, slow=load, arrays=arrays, pilots=pilots) as (built, server),
     ):
-        evidence = Run(built, server, who, seed, jobs(tasks, seed, most_nodes), show).run_to_end(faults)
+        evidence = Run(built, server, who, seed, jobs(tasks, seed, most_nodes, alike), show, alike).run_to_end(faults)
     evidence.save(folder)
     return Result(folder)

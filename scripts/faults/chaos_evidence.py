@@ -37,6 +37,8 @@ class Evidence:
     revived: int
     """Daemons that ended by themselves, and were started again."""
     seconds: float
+    arrays: int = 0
+    """Job arrays by which tasks went to Slurm."""
 
     def save(self, folder: Path) -> None:
         described = {**asdict(self), "hits": [{**vars(hit), "tasks": sorted(hit.tasks)} for hit in self.hits]}

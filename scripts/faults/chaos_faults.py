@@ -15,7 +15,8 @@ from slurm_cluster.layout import NODES, UP_STATES
 from slurm_cluster.lifecycle import wait_until
 
 from faults.chaos_judge import Hit
-from faults.chaos_site import SLURMD_TIMEOUT_S, Row, ServerProcess, Site
+from faults.chaos_rows import Row
+from faults.chaos_site import SLURMD_TIMEOUT_S, ServerProcess, Site
 from faults.troubled import Trouble
 
 UNKNOWN = "unknown"
@@ -287,20 +288,31 @@ class Troublemaker:
                 return False
             tried.add(victim.job)
             since = time.time()
-            done = self._site.slurm(*command, victim.job).returncode == 0
+            done = self._site.slurm(*command, victim.target).returncode == 0
             if victim.in_pilot and done:
                 return self._to_pilot(fault, since, victim)
             # One that ended meanwhile, or may not be requeued, is refused. scancel exits 0 for one that has ended, and
             # may fail although slurmctld, on its way out, has done it: accounting tells in the end.
             if done or cancels:
-                return self._hit(fault, since, [victim.task], job=victim.job, cancels=cancels)
+                return self._hit(fault, since, [victim.task], job=victim.job, element=victim.element, cancels=cancels)
         return False
+
+    def cancel_array(self, fault: Fault) -> bool:
+        """All elements at once: those that wait and those that run."""
+        victim = self._victim(fault, lambda row: bool(row.array))
+        if victim is None:
+            return False
+        rows, since = [row for row in self._site.rows() if row.array == victim.array], time.time()
+        self._site.slurm("scancel", victim.array)
+        for row in rows:
+            self._hit(fault, since, [row.task], job=row.job, element=row.element, cancels=True)
+        return True
 
     def _victim(self, fault: Fault, fits: Callable[[Row], bool]) -> Row | None:
         found: list[Row] = []
 
         def look() -> bool:
-            found[:] = sorted((row for row in self._site.rows() if fits(row)), key=lambda row: int(row.job))
+            found[:] = sorted((row for row in self._site.rows() if fits(row)), key=_order)
             if not found:
                 time.sleep(0.5)  # squeue is a request to slurmctld, which others need too
             return bool(found) or self.stopping
@@ -327,8 +339,13 @@ class Troublemaker:
         done = wait_until(lambda: log.exists() and len(log.read_text().splitlines()) > len(before), 60)
         if not done:  # the real sbatch failed by itself
             return False
-        task = re.search("[0-9a-f]{32}", log.read_text().splitlines()[len(before)])
-        return self._hit(fault, since, [task[0]] if task else [])
+        line = log.read_text().splitlines()[len(before)]
+        array, task = re.search("clearml_array_[0-9a-f]{16}", line), re.search("[0-9a-f]{32}", line)
+        return self._hit(fault, since, self._site.members(array[0]) if array else [task[0]] if task else [])
+
+
+def _order(row: Row) -> tuple[int, ...]:
+    return tuple(int(part) for part in row.target.split("_"))
 
 
 Action = Callable[[Troublemaker, Fault], bool]
@@ -345,6 +362,7 @@ KINDS: dict[str, tuple[str, Action]] = {
     "preempted": ("job", Troublemaker.preempt),
     "requeued": ("job", Troublemaker.requeue),
     "cancelled by hand": ("job", Troublemaker.cancel),
+    "array cancelled by hand": ("job", Troublemaker.cancel_array),
     "sbatch timed out, job queued": ("job", Troublemaker.accepted),
     "sbatch timed out, no job": ("job", Troublemaker.refused),
     "rank killed": ("job", Troublemaker.kill_rank),
@@ -353,7 +371,8 @@ KINDS: dict[str, tuple[str, Action]] = {
 """What may go wrong → the part that only one fault at a time may touch, and how it is made."""
 
 
-def kinds(*, many_nodes: bool, pilots: bool = False) -> list[str]:
-    """Those that a run's tasks can meet; ``many_nodes``: some of them run on several; ``pilots``: some in pilots."""
-    left_out = {"rank killed": not many_nodes, "pilot killed": not pilots}
-    return [kind for kind in KINDS if not left_out.get(kind, False)]
+def kinds(*, many_nodes: bool, arrays: bool = False, pilots: bool = False) -> list[str]:
+    """Those that a run's tasks can meet. ``many_nodes``: some run on several; ``arrays``: some travel together;
+    ``pilots``: some run in pilots."""
+    possible = {"rank killed": many_nodes, "array cancelled by hand": arrays, "pilot killed": pilots}
+    return [kind for kind in KINDS if possible.get(kind, True)]

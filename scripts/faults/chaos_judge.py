@@ -38,6 +38,8 @@ class Hit:
     until: float
     tasks: frozenset[str] = frozenset()
     job: str = ""
+    element: str = ""
+    """The job's other id, where it is an element of a job array."""
     node: str = ""
     partition: str = ""
     """Of the node, only jobs of this partition."""
@@ -228,7 +230,7 @@ class Story:
 
     def _is_hit(self, hit: Hit) -> bool:
         """Whether it may have ended a job of the task in which nothing had started."""
-        if hit.job and re.search(rf"\bjob {re.escape(hit.job)}\b", self.seen.reason):
+        if any(id and re.search(rf"\bjob {re.escape(id)}\b", self.seen.reason) for id in (hit.job, hit.element)):
             return True
         return self.task in hit.tasks and bool(hit.node or hit.job or hit.away not in ("", "slurmctld"))
 
@@ -258,14 +260,15 @@ def confirmed(hits: Sequence[Hit], table: str) -> list[Hit]:
 
 
 def ended_by_slurm(table: str) -> list[Hit]:
-    """The starts that Slurm itself ended, as ``sacct -D -X -P -n -o JobIDRaw,State,End`` tells them with
+    """The starts that Slurm itself ended, as ``sacct -D -X -P -n -o JobIDRaw,State,End,JobID`` tells them with
     ``SLURM_TIME_FORMAT=%s``: a machine that is slow for a moment makes faults that are not planned."""
     hits = []
     for line in table.splitlines():
-        job, state, end = line.split("|")[:3]
+        job, state, end, *more = line.split("|")
+        element = more[0] if more and "_" in more[0] else ""
         word = state.partition(" ")[0]
         if word in _ENDED_BY_SLURM and end.isdigit():
             # Whole seconds. A node that fails to answer may still run its processes.
             ghosts = word == "NODE_FAIL"
-            hits.append(Hit(f"Slurm: {word}", float(end), float(end) + 1, job=job, ghosts=ghosts))
+            hits.append(Hit(f"Slurm: {word}", float(end), float(end) + 1, job=job, element=element, ghosts=ghosts))
     return hits

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from slurm_cluster.lifecycle import accepts, answers, end, start_part
 
 from faults.bench import Bench, environment, start_server
 from faults.chaos_ledger import Job, read, read_ranks
+from faults.chaos_rows import Row, expanded, task_of
 from faults.troubled import troubled
 from hpc_agent.domain.ids import QueueId, TaskId
 
@@ -53,10 +53,13 @@ hpc {{
     term_grace: 3
     max_jobs: {max_jobs}
     lost_after: 120
+    {arrays}
     resources {{ num_cpus: 1, memory_gb: 1, time_limit: "01:00:00" }}
     queues {{ {queues} }}
 }}
 """
+_ARRAYS = "envs.build_on: compute, slurm.array_size: 8"
+"""Nothing is staged, so that tasks that come together are due in one pass."""
 _QUEUE = '"{name}" {{ overrides {{ num_gpus {{ max: 4 }}, num_nodes {{}}, partition {{}} }}, {lines} }}\n'
 _BACK = (
     '{% extends "base.sbatch.j2" %}\n{% block directives %}{{ super() }}\n#SBATCH --no-requeue\n{% endblock %}\n'
@@ -87,24 +90,6 @@ exec {program} "$@"
 _SLOW_ANSWER_S = 1.5
 
 
-@dataclass(frozen=True)
-class Row:
-    """One of squeue's jobs that belong to a task."""
-
-    task: str
-    job: str
-    state: str
-    node: str
-    """Several with commas."""
-    partition: str
-    in_pilot: bool = False
-    """The job is a pilot, which has other tasks too."""
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        return self.node.split(",")
-
-
 class Site:
     """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
 
@@ -117,6 +102,7 @@ class Site:
         max_jobs: int,
         *,
         slow: bool,
+        arrays: bool = False,
         pilots: bool = False,
     ) -> None:
         """``pilots``: tasks of one queue run in pilots."""
@@ -133,7 +119,7 @@ class Site:
         self._last: list[Row] = []
         self._jobs: dict[str, tuple[str, Job]] = {}
         self.spoilt = folder / "bin"
-        self._write(max_jobs, slow=slow)
+        self._write(max_jobs, slow=slow, arrays=arrays)
         self.queues = {name: bench.direct.queues.resolve(name, create=True) for name in QUEUES}
         self.env = environment(
             CLEARML_CONFIG_FILE=str(folder / "clearml.conf"),
@@ -142,11 +128,12 @@ class Site:
             PATH=os.pathsep.join((str(self.spoilt), os.environ["PATH"])),
         )
 
-    def _write(self, max_jobs: int, *, slow: bool) -> None:
+    def _write(self, max_jobs: int, *, slow: bool, arrays: bool) -> None:
         for name in ("bin", "templates", "ledgers"):
             (self.folder / name).mkdir(exist_ok=True)
         queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in self._lines.items())
         words = {"server": self.bench.conf, "proxy": self.bench.proxy.url, "folder": self.folder}
+        words["arrays"] = _ARRAYS if arrays else ""
         (self.folder / "clearml.conf").write_text(_CONF.format(queues=queues, max_jobs=max_jobs, **words))
         (self.folder / "templates" / "back.sbatch.j2").write_text(_BACK)
         sbatch = self.spoilt / "sbatch"
@@ -197,18 +184,39 @@ class Site:
 
     def rows(self) -> list[Row]:
         """The live jobs of tasks; as they were last seen, while slurmctld does not answer."""
-        answer = self.slurm("squeue", "-h", "-o", "%A %T %P %N %j")
+        answer = self.slurm("squeue", "-h", "-r", "-o", "%A|%i|%T|%P|%N|%j")
         if answer.returncode == 0:
-            rows = [line.split() for line in answer.stdout.splitlines()]
-            # A job that waits has no node.
-            filled = [row if len(row) == 5 else [*row[:3], "", row[3]] for row in rows if len(row) > 3]
-            self._last = [
-                Row(name.removeprefix("clearml_task_").partition("_")[0], job, state, _expanded(node), partition)
-                for job, state, partition, node, name in filled
-                if name.startswith("clearml_task_")
-            ]
-            self._last += self._rows_of_pilots({row[0] for row in filled})
+            listed = [line.split("|") for line in answer.stdout.splitlines()]
+            rows = [self._row(*fields) for fields in listed]
+            self._last = [row for row in rows if row is not None]
+            self._last += self._rows_of_pilots({fields[0] for fields in listed})
         return self._last
+
+    def _row(self, job: str, id: str, state: str, partition: str, node: str, name: str) -> Row | None:
+        if name.startswith("clearml_array_"):
+            index = id.partition("_")[2]
+            members = self.members(name)
+            if not index.isdigit() or int(index) >= len(members):
+                return None
+            # One that waits has no id of its own yet.
+            job = id if state == "PENDING" else job
+            return Row(members[int(index)], job, state, expanded(node), partition, id)
+        if not name.startswith("clearml_task_"):
+            return None
+        return Row(task_of(name), job, state, expanded(node), partition)
+
+    def members(self, array: str) -> list[str]:
+        """The tasks of a job array, given by its name."""
+        path = self.folder / "hpc" / "runs" / ".arrays" / array.removeprefix("clearml_array_") / "members"
+        try:
+            return [task_of(name) for name in path.read_text(encoding="utf-8").splitlines()]
+        except OSError:
+            return []
+
+    @property
+    def arrays(self) -> int:
+        """Job arrays that were written so far."""
+        return len(list((self.folder / "hpc" / "runs" / ".arrays").glob("*/members")))
 
     def _rows_of_pilots(self, live: Container[str]) -> list[Row]:
         """The tasks that run in pilots. ``live``: jobs that squeue lists."""
@@ -219,8 +227,7 @@ class Site:
                 claim = json.loads(path.read_text())
                 name = json.loads(path.with_suffix(".task").read_text())["name"]
                 if claim["pilot"] in live and not path.with_suffix(".end").exists():
-                    task = name.removeprefix("clearml_task_").partition("_")[0]
-                    found.append(Row(task, claim["pilot"], "RUNNING", claim["node"], "main", in_pilot=True))
+                    found.append(Row(task_of(name), claim["pilot"], "RUNNING", claim["node"], "main", in_pilot=True))
         return found
 
     def pilot_process(self, job: str) -> int | None:
@@ -244,7 +251,7 @@ class Site:
         deadline = time.monotonic() + 60
         while True:
             try:
-                return self.cluster.checked(*program, "-o", "JobIDRaw,State,End")
+                return self.cluster.checked(*program, "-o", "JobIDRaw,State,End,JobID")
             except ClusterError:
                 if time.monotonic() > deadline:
                     raise
@@ -321,12 +328,6 @@ class Site:
         self.slurm("scancel", f"--user={self.cluster.user}")
 
 
-def _expanded(nodes: str) -> str:
-    """The nodes of a list as squeue prints it: ``n[1-2]`` are n1,n2."""
-    spans = re.findall(r"(\d+)(?:-(\d+))?", nodes)
-    return ",".join(f"n{number}" for first, last in spans for number in range(int(first), int(last or first) + 1))
-
-
 class ServerProcess:
     """A server that can be killed and started again on its port."""
 
@@ -353,7 +354,14 @@ PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 @contextmanager
 def site(
-    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False, pilots: bool = False
+    folder: Path,
+    cluster: Cluster,
+    argv: Sequence[str],
+    max_jobs: int,
+    *,
+    slow: bool = False,
+    arrays: bool = False,
+    pilots: bool = False,
 ) -> Iterator[tuple[Site, ServerProcess]]:
     """``slow``: the program under test gets late answers from server and Slurm. ``pilots``: as ``Site``."""
     server = ServerProcess(folder / "server")
@@ -362,7 +370,7 @@ def site(
             if slow:
                 proxy.delay = lambda _endpoint: random.random() ** 3 * _SLOW_ANSWER_S
             bench = Bench(folder, proxy, server.folder / "clearml.conf")
-            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, pilots=pilots)
+            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, arrays=arrays, pilots=pilots)
             try:
                 built.tune()
                 yield built, server

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from faults.bench import Work
-from faults.crash_point import SUPERVISOR
+from faults.crash_point import SINCE, SUPERVISOR
 from faults.kept import EVIDENCE
 
 COLD = "cold"
 """A success for which environment and source are not staged yet."""
-VARIANTS = {"success": Work(), "failure": Work(code=3), "abort": Work(lines=400, pause=0.1), COLD: Work()}
-ENDS = {"success": "completed", "failure": "failed", "abort": "stopped", COLD: "completed"}
+ARRAY = "array"
+"""Successes of several tasks, which travel to a real Slurm as one job array."""
+VARIANTS = {
+    "success": Work(),
+    "failure": Work(code=3),
+    "abort": Work(lines=400, pause=0.1),
+    COLD: Work(),
+    ARRAY: Work(),
+}
+ENDS = {"success": "completed", "failure": "failed", "abort": "stopped", COLD: "completed", ARRAY: "completed"}
 DIED = ("left no report", "its supervisor was killed")
 """How the reason of a task begins whose process was killed with its executor, or lost with its supervisor."""
 
@@ -32,14 +40,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """What was seen of one run."""
+    """What was seen of one task of a run."""
 
     name: str
-    """Of its folder."""
+    """Of the run's folder."""
     variant: str
     point: Point
     reached: bool
     """Whether the process was killed: what comes at the pace of a clock may not come again."""
+    passed: int
+    """How often a process of the run passed the door, at most."""
     stuck: bool
     """The task had not come to its end when its time was over."""
     aborted: bool
@@ -83,6 +93,15 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Unreached:
+    """A boundary at which no process was killed, in any of its runs. Without a ``reason`` nothing is known of it."""
+
+    variant: str
+    point: Point
+    reason: str
+
+
+@dataclass(frozen=True)
 class Findings:
     """All runs of an enumeration, by the parts of all boundaries that they represent."""
 
@@ -94,6 +113,13 @@ class Findings:
     @property
     def results(self) -> list[Result]:
         return [result for part in self.parts for result in part]
+
+    @property
+    def unreached(self) -> list[Unreached]:
+        """Of an enumeration of every boundary."""
+        reached = [result for result in self.results if result.reached]
+        parts = [part for part in self.parts if self.every and not any(result.reached for result in part)]
+        return [Unreached(part[0].variant, part[0].point, _reason(part, reached)) for part in parts]
 
     def save(self, folder: Path) -> None:
         (folder / EVIDENCE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -119,19 +145,55 @@ class Findings:
             "wrong": sum(bool(result.wrong) for result in results),
         }
         without = sum(not any(result.reached for result in part) for part in self.parts)
+        unknown = sum(not each.reason for each in self.unreached)
         # Of all boundaries some belong to a course of events that does not come again.
-        goals = wrong if self.every else {**wrong, "parts without a crash": without}
+        missed = {"without a verdict": unknown} if self.every else {"parts without a crash": without}
+        goals = {**wrong, **missed}
         return {
             "goals": [
                 {"name": f"crash enumeration: {name}", "value": value, "bound": 0, "met": value == 0}
                 for name, value in goals.items()
             ],
             "boundaries": self.boundaries,
-            "crashes": sum(result.reached for result in results),
+            "crashes": len({result.name for result in results if result.reached}),
             "parts without a crash": without,
+            "without a verdict": unknown,
+            "not reached": [asdict(each) for each in self.unreached],
             **wrong,
             "what went wrong": [{**asdict(result), "wrong": result.wrong} for result in results if result.wrong],
         }
+
+
+def _reason(part: Sequence[Result], reached: Sequence[Result]) -> str:
+    """Why a boundary was not reached; empty where that is not known. ``reached``: those where processes were killed.
+
+    What comes at the pace of a clock, or of processes that race, comes less often in some runs, or after another door.
+    """
+    point, passed = part[0].point, max(result.passed for result in part)
+    label, since, before = point.door.partition(SINCE)
+    runs = len({result.name for result in part})
+    alike = [
+        other.point
+        for other in reached
+        if (other.variant, other.point.command) == (part[0].variant, point.command)
+        and other.point.door.partition(SINCE)[0] == label
+    ]
+    if since:
+        no_gap = f"it did not come between {before} and the next door in {runs} runs; killed there after other doors"
+        return no_gap if alike and not passed else ""
+    last = max((other.nth for other in alike if other.when == point.when), default=0)
+    if passed >= point.nth or not last:
+        return ""
+    return f"passed {passed} times at most in {runs} runs; killed there up to passage {last}"
+
+
+def line_of_unreached(boundary: Unreached) -> str:
+    """For a table."""
+    point = boundary.point
+    return (
+        f"{boundary.variant:<8} {point.command:<10} {point.when:<6} {point.door} ({point.nth}): "
+        f"{boundary.reason or 'NOT REACHED, for no known reason'}"
+    )
 
 
 def line(result: Result) -> str:

@@ -5,8 +5,9 @@
 
 Counted are the doors through which anything outside changes or is asked: HTTP requests, programs that are started,
 signals, lines of the console, and whatever makes, renames or removes a file or folder. A door is known by its label and
-how often it was passed, for threads come in any order. Only the first process that gets there dies: it leaves ``mark``.
-Every door that is passed goes as a line into ``log``.
+how often it was passed, for threads come in any order. What is done again and again at the pace of a clock is known by
+the door before it in its thread: how often it was passed before differs from run to run. Only the first process that
+gets there dies: it leaves ``mark``. Every door that is passed goes as a line into ``log``.
 
 That no door is missing is watched by an audit hook of the interpreter: what it sees outside of a door goes into ``log``
 as an escape, and the enumeration refuses to go on. What is written into a file that was opened in a door, and its
@@ -30,8 +31,16 @@ from pathlib import Path
 from typing import Any
 
 ESCAPED = "ESCAPED"
+SINCE = " since "
+"""Between the label of a door that is passed again and again, and the door before it."""
 SUPERVISOR = "supervisor"
 """How the local scheduler's process is named here."""
+PACED = re.compile(
+    r"call (?:queues\.get_all|tasks\.get_all|tasks\.ping|workers\.status_report|workers\.get_runtime_properties)|"
+    r"unlink \.news/#\.#|open (?:owner|\S+\.beat)|open \.seen\.json\S*|rename seen\.json|(?:run|start) (?:squeue|sacct)"
+)
+"""What only looks, says that a process lives, or writes down for how long something was seen. News of a job are no
+more than a reason to look: whether those of several come together is chance."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _FILES = ("rename", "link", "symlink", "remove", "rmdir", "mkdir", "chmod", "chown", "utime", "truncate", "setxattr")
 _PROCESSES = ("kill", "killpg", "fork", "forkpty", "posix_spawn", "exec", "system")
@@ -78,16 +87,21 @@ class CrashPoint:
         def see(event: str, args: tuple[Any, ...]) -> None:
             if getattr(self._inside, "depth", 0) or self._is_inside_ours() or not _changes(event, args):
                 return
-            self._note(f"{ESCAPED} {event} {args[:2]}")
+            self._note(f"{threading.get_native_id()} {ESCAPED} {event} {args[:2]}")
 
         sys.addaudithook(see)
 
     def _pass(self, label: str) -> bool:
         """Count; True if it is here that we die."""
+        is_paced = PACED.fullmatch(label) is not None
+        if is_paced:
+            label += f"{SINCE}{getattr(self._inside, 'last', 'the start')}"
         with self._lock:
             self._count[label] += 1
             number = self._count[label]
-            self._note(f"{number} {label}")
+            self._note(f"{threading.get_native_id()} {number} {label}")
+        if not is_paced:
+            self._inside.last = f"{label} ({number})"
         return (label, number) == (self._door, self._nth)
 
     def _is_inside_ours(self) -> bool:
@@ -142,7 +156,16 @@ def _is_lock(path: Any) -> bool:
 
 
 def _name(path: Any) -> str:
-    return str(path) if isinstance(path, int) else Path(os.fsdecode(path)).name
+    """Its last part; with the folder above where it consists of ids only."""
+    if isinstance(path, int):
+        return str(path)
+    found = Path(os.fsdecode(path))
+    above = next((folder.name for folder in found.parents if not _is_id(folder.name)), "") if _is_id(found.name) else ""
+    return f"{above}/{found.name}" if above else found.name
+
+
+def _is_id(name: str) -> bool:
+    return re.fullmatch(r"#(?:\.#)?", plain(name)) is not None
 
 
 def _opened(path: Any, flags: int) -> str | None:

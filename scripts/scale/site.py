@@ -20,12 +20,13 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
 from hpc_agent.daemon.loop import Daemon
 from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.schedulers import backends
+from hpc_agent.wire.task_requests import PAGE_SIZE
 
 SLURM_CLUSTER = Path(__file__).parents[1] / "slurm-cluster"
 CONF = """
@@ -76,12 +77,15 @@ class ScaleSite:
         text = CONF.format(server=self.server_conf, root=self.folder / name, more="\n    ".join(more))
         conf.write_text(text, encoding="utf-8")
         conf.chmod(0o600)
-        settings = load(conf, os.environ).settings
+        configuration = load(conf, os.environ)
+        settings, client = configuration.settings, Client(configuration.settings.api)
         naming = JobNaming(WorkerId(name), name)
-        launch = JobLaunchConfig(conf, [sys.executable, "-m", "hpc_agent"], DaemonOptions(batch_system="slurm"), naming)
+        own_configs = job_configs(client, configuration, owner_tokens=False)
+        agent, flags = [sys.executable, "-m", "hpc_agent"], DaemonOptions(batch_system="slurm")
+        launch = JobLaunchConfig(conf, agent, flags, naming, own_configs)
         scheduler = backends.choose(settings.hpc).create(settings.hpc, SYSTEM)
         options = LoopOptions((queue,), WorkerId(name))
-        return Daemon(Client(settings.api), scheduler, settings, launch, options, SYSTEM), settings
+        return Daemon(client, scheduler, settings, launch, options, SYSTEM), settings
 
     def enqueue(self, queue: QueueId, count: int) -> list[TaskId]:
         client = self.client
@@ -89,7 +93,8 @@ class ScaleSite:
         for number in range(count):
             fields = {"name": f"sweep {number}", "type": "training", "script": {"entry_point": "x.py", "diff": "1\n"}}
             tasks.append(client.tasks.create(fields))
-            client.tasks.enqueue(tasks[-1], queue)
+        for start in range(0, count, PAGE_SIZE):
+            client.session.call("tasks.enqueue_many", {"ids": tasks[start : start + PAGE_SIZE], "queue": queue})
         return tasks
 
 

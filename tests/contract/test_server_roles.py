@@ -378,6 +378,7 @@ def test_a_job_touches_nothing_else_of_its_owners(server: ServerCore, alice: Cal
     assert (answer.code, "a task's credentials change what its task made only" in answer.message) == (FORBIDDEN, True)
     assert job.ask("tasks.enqueue", {"task": new_task(job), "queue_name": "brand new"}).code == FORBIDDEN
     assert job.ask("auth.create_task_credentials", {"task": other}).code == FORBIDDEN
+    assert job.ask("auth.create_task_credentials_many", {"ids": [other]}).code == FORBIDDEN
 
 
 def test_an_administrators_task_gives_its_job_no_administrators_rights(server: ServerCore, alice: Caller) -> None:
@@ -453,6 +454,19 @@ def test_an_ended_task_gets_no_credentials(server: ServerCore, alice: Caller) ->
     alice("tasks.failed", task=task, force=True)
     assert server.administrator.ask("auth.create_task_credentials", {"task": task}).code == "400/110"
     assert server.administrator.ask("auth.create_task_credentials", {"task": "none"}).code == "400/101"
+
+
+def test_each_of_many_tasks_gets_credentials_of_its_own(server: ServerCore, alice: Caller) -> None:
+    tasks, ended, bobs = [new_task(alice), new_task(alice)], new_task(alice), new_task(server.user("bob"))
+    alice("tasks.failed", task=ended, force=True)
+    answer = alice("auth.create_task_credentials_many", ids=[*tasks, ended])
+    assert [(failed["id"], failed["error"]["codes"]) for failed in answer["failed"]] == [(ended, [400, 110])]
+    assert [made["id"] for made in answer["succeeded"]] == tasks
+    for made, own, other in zip(answer["succeeded"], tasks, reversed(tasks), strict=True):
+        job = Caller(server, made["credentials"]["access_key"], made["credentials"]["secret_key"])
+        job("tasks.edit", task=own, comment="x")
+        assert job.ask("tasks.edit", {"task": other, "comment": "x"}).code == FORBIDDEN
+    assert alice.ask("auth.create_task_credentials_many", {"ids": [*tasks, bobs]}).code == FORBIDDEN
 
 
 def test_running_jobs_lose_their_credentials_with_their_users(server: ServerCore, alice: Caller) -> None:

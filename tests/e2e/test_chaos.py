@@ -1,4 +1,5 @@
-"""Short runs of scripts/chaos: each kind of fault once, on a cluster of its own; tasks of one node, and of two."""
+"""Short runs of scripts/chaos: each kind of fault once, on a cluster of its own; tasks of one node, of two, and in job
+arrays."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ NOT_INSTALLED = 4
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize(("tasks", "nodes"), [(24, 1), (16, 2)])
+@pytest.mark.parametrize(("tasks", "nodes", "more"), [(24, 1, []), (16, 2, []), (24, 1, ["--arrays"])])
 def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_again(
-    tmp_path: Path, tasks: int, nodes: int
+    tmp_path: Path, tasks: int, nodes: int, more: list[str]
 ) -> None:
     figures = tmp_path / "figures.json"
-    wanted = ["--tasks", str(tasks), "--seed", "1", "--nodes", str(nodes)]
+    wanted = ["--tasks", str(tasks), "--seed", "1", "--nodes", str(nodes), *more]
     argv = [sys.executable, str(CHAOS), *wanted, "--json", str(figures)]
     done = subprocess.run(argv, text=True, capture_output=True, timeout=800, check=False)
     if done.returncode == NOT_INSTALLED:
@@ -37,5 +38,6 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
     ]
     assert seen["jobs left"] == 0
     assert bool(seen["tasks on many nodes"]) is (nodes > 1)
+    assert bool(seen["job arrays"]) is ("--arrays" in more)
     assert [row["fault"] for row in seen["by fault"] if not row["made"]] == []
     assert done.returncode == 0

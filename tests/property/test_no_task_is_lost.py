@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from simulated_arrays import CompanionSite
 from simulated_cluster import OTHER_JOBS
 from simulated_site import SimulatedSite
 
@@ -45,6 +46,7 @@ REQUEUED = "a job was requeued"
 CANCELLED = "a job was cancelled"
 ANOTHER_DAEMON = "another daemon took over"
 COMPLETED_BY_ITSELF = "its script completed it"
+TOGETHER = "its job was an element of an array"
 HAPPENS = (
     *(SEVERAL_PROCESSES, SEVERAL_JOBS, REQUEUED, CANCELLED, ANOTHER_DAEMON, COMPLETED_BY_ITSELF, "kill_in", "lose_in"),
     *("completed", "failed", "stopped", "created"),
@@ -60,6 +62,8 @@ _Fault = Literal["kill_in", "lose_in"]
 
 
 class NoTaskIsLost(RuleBasedStateMachine):
+    new_site: Callable[[Path], SimulatedSite] = SimulatedSite
+
     def __init__(self, asserted: Counter[str]) -> None:
         """``asserted``: what happened in how many courses of events, so that something was asserted of it."""
         super().__init__()
@@ -68,7 +72,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self._processes = 0
         self._seen_processes = 0
         self.folder = Path(tempfile.mkdtemp(prefix="simulated-site-", dir=_memory()))
-        self.site = SimulatedSite(self.folder)
+        self.site = type(self).new_site(self.folder)
         self.site.enqueue()
         self.interferences = 0
         self.gave_up = False
@@ -351,15 +355,36 @@ def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def test_no_task_is_lost() -> None:
+def explored(machine: type[NoTaskIsLost], examples: int) -> Counter[str]:
+    """What happened in how many courses of events."""
     asserted: Counter[str] = Counter()
 
-    class Counted(NoTaskIsLost):
+    class Counted(machine):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             super().__init__(asserted)
 
     run_state_machine_as_test(
         seeded(Counted),
-        settings=limits(400, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
+        settings=limits(examples, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
-    assert_enough(asserted, *HAPPENS)
+    return asserted
+
+
+def test_no_task_is_lost() -> None:
+    assert_enough(explored(NoTaskIsLost, 400), *HAPPENS)
+
+
+class NoElementIsLost(NoTaskIsLost):
+    """The task's job is an element of a job array, where another task was due in the same pass."""
+
+    new_site = CompanionSite
+
+    def _what_happened(self) -> set[str]:
+        sizes = self.site.slurm.sizes  # type: ignore[attr-defined]
+        return {*super()._what_happened(), *([TOGETHER] if any(size > 1 for size in sizes) else [])}
+
+
+def test_no_element_of_an_array_is_lost() -> None:
+    assert_enough(
+        explored(NoElementIsLost, 100), TOGETHER, CANCELLED, ANOTHER_DAEMON, "kill_in", "lose_in", "completed"
+    )

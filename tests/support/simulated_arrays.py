@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from simulated_cluster import SimulatedCluster, SimulatedJob
 from simulated_site import SimulatedSite
 
-from hpc_agent.domain.ids import JobId, TaskId
-from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult
+from hpc_agent.domain.attempt import parse_job_name
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import Accepted, LimitReached, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.slurm.array_driver import SlurmArrays
 from hpc_agent.schedulers.slurm.array_folders import ArrayFolders
 from hpc_agent.schedulers.slurm.commands import ArrayRequest
@@ -56,24 +58,32 @@ class ArraySite(SimulatedSite):
     slurm: ArrayCluster
 
     def __init__(self, folder: Path, tasks: int, *, size: int = 500) -> None:
-        super().__init__(folder)
-        self.slurm = ArrayCluster(self.faults, self.clock, lambda: self.server.status)
-        self.slurm.sizes = []
+        """``tasks``: in the queue from the beginning."""
         self.size = size
+        super().__init__(folder)
         self.tasks = [self.server.task]
         for number in range(1, tasks):
-            task = self.server("tasks.create", name=f"sweep {number}", type="training")["id"]
-            self.server("tasks.enqueue", task=task, queue=self.server.queue)
-            self.tasks.append(TaskId(task))
-        self.enqueue()
-        self.restart_daemon()
+            self.add(f"{number:032x}")
+        if tasks:
+            self.enqueue()
 
-    def restart_daemon(self) -> None:
-        settings = SlurmSettings(array_size=self.size)
+    def add(self, id: str) -> None:
+        """Another task that asks for the same is enqueued."""
+        self.tasks.append(self.server.add(id))
+
+    def _new_cluster(self) -> SimulatedCluster:
+        self.slurm = ArrayCluster(self.faults, self.clock, lambda: self.server.status)
+        self.slurm.sizes = []
+        return self.slurm
+
+    def _new_scheduler(self) -> Scheduler:
         # What another process would read.
         folders = ArrayFolders(self.runs.path / ".arrays")
-        self.cluster = SlurmArrays(self.slurm, folders, settings, self.clock)  # type: ignore[assignment]
-        super().restart_daemon()
+        self.arrays = SlurmArrays(self.slurm, folders, SlurmSettings(array_size=self.size), self.clock)
+        return self.arrays
+
+    def own_name(self, job: SimulatedJob) -> str:
+        return self.arrays.with_own_name(LiveJob(job.id, job.name, job.state, job.state.value)).name
 
     def run_dirs(self) -> list[RunDirectory]:
         return [directory for task in self.tasks for directory in self.runs.attempts(task)]
@@ -81,7 +91,38 @@ class ArraySite(SimulatedSite):
     def jobs_of(self) -> dict[str, list[JobId]]:
         """The jobs that are not ended, by the names that the daemon sees."""
         found: dict[str, list[JobId]] = {}
-        for job in self.cluster.live_jobs():
+        for job in self.arrays.live_jobs():
             if job.id in self.slurm.jobs:
                 found.setdefault(job.name, []).append(job.id)
         return found
+
+
+class CompanionSite(ArraySite):
+    """The task travels with others, whose jobs only wait: tests see those of the task itself."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 0)
+
+    def enqueue(self) -> None:
+        self.add(f"{len(self.tasks):032x}")
+        super().enqueue()
+
+    def _new_cluster(self) -> SimulatedCluster:
+        self.slurm = CompanionCluster(self.faults, self.clock, lambda: self.server.status)
+        self.slurm.sizes = []
+        self.slurm.is_meant = self._is_of_the_task
+        return self.slurm
+
+    def _is_of_the_task(self, job: SimulatedJob) -> bool:
+        attempt = parse_job_name(self.own_name(job))
+        return attempt is not None and attempt.task == self.server.task
+
+
+class CompanionCluster(ArrayCluster):
+    is_meant: Callable[[SimulatedJob], bool]
+
+    def pending_jobs(self) -> list[SimulatedJob]:
+        return [job for job in super().pending_jobs() if self.is_meant(job)]
+
+    def running_jobs(self) -> list[SimulatedJob]:
+        return [job for job in super().running_jobs() if self.is_meant(job)]

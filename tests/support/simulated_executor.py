@@ -48,7 +48,7 @@ class SimulatedExecutor:
     """One start of a job."""
 
     def __init__(self, site: SimulatedSite, job: SimulatedJob) -> None:
-        attempt = parse_job_name(job.name)
+        attempt = parse_job_name(site.own_name(job))
         assert attempt is not None, job.name
         self.job = job
         self.restart = job.restarts

@@ -105,7 +105,7 @@ class SimulatedServer:
     def added(self) -> str | None:
         """When the task was added to the queue; None where it is not in it."""
         entries = self("queues.get_by_id", queue=self.queue)["queue"]["entries"]
-        return str(entries[0]["added"]) if entries else None
+        return next((str(entry["added"]) for entry in entries if entry["task"] == self.task), None)
 
     @property
     def is_in_queue(self) -> bool:
@@ -115,6 +115,12 @@ class SimulatedServer:
         return self._own.get(self.task)
 
     # ------------------------------------------------ its user
+
+    def add(self, id: str) -> TaskId:
+        """Another task, in the same queue."""
+        task = TaskId(self._create("tasks", tasks, id, name="sweep", type="training"))
+        self("tasks.enqueue", task=task, queue=self.queue)
+        return task
 
     def enqueue(self) -> None:
         self.finals = 0

@@ -30,6 +30,7 @@ from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.schedulers.base import Scheduler
 
 
 class SimulatedSite:
@@ -41,7 +42,7 @@ class SimulatedSite:
         self.faults = Faults()
         folder.mkdir(exist_ok=True)
         self.server = SimulatedServer(folder, self.clock, self.faults)
-        self.cluster = SimulatedCluster(self.faults, self.clock, lambda: self.server.status)
+        self.cluster = self._new_cluster()
         envs = msgspec.structs.replace(HpcSettings().envs, build_on="compute")
         queues = {"queue": QueueSettings(**queue)}
         self.settings = AllSettings(hpc=HpcSettings(root=folder, envs=envs, keep_runs_days=0, queues=queues))
@@ -62,12 +63,23 @@ class SimulatedSite:
         """Changes of a job's phase from one pass to the next."""
         self.daemon = self._new_daemon()
 
+    def _new_cluster(self) -> SimulatedCluster:
+        return SimulatedCluster(self.faults, self.clock, lambda: self.server.status)
+
+    def _new_scheduler(self) -> Scheduler:
+        """What a new daemon has between itself and the cluster."""
+        return self.cluster
+
+    def own_name(self, job: SimulatedJob) -> str:
+        """By which the daemon knows the job."""
+        return job.name
+
     def _new_daemon(self) -> Daemon:
         launch = JobLaunchConfig(
             Path("/conf"), ["hpc-agent"], DaemonOptions(batch_system="slurm"), JobNaming(WorkerId("login"), "login")
         )
         options = LoopOptions((self.server.queue,), WorkerId("login"))
-        return Daemon(self.server.client, self.cluster, self.settings, launch, options, self.clock)
+        return Daemon(self.server.client, self._new_scheduler(), self.settings, launch, options, self.clock)
 
     def advance(self, seconds: float) -> None:
         """Time passes, in which each agent looks at its task every few seconds."""

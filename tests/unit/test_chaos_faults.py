@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faults import chaos_faults
 from faults.chaos_faults import Fault, Troublemaker
-from faults.chaos_site import Row
+from faults.chaos_rows import Row
 
 FAULT = Fault("cancelled by hand", pause=1, seconds=3, choice=0.0)
 

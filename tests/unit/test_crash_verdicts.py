@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults.crash_judge import Findings, Point, Result
 from faults.crash_point import SUPERVISOR
-from faults.crashes import each, sample
+from faults.crashes import Passage, boundaries, each, sample
 
 LINES = ["line 0", "line 1"]
 RUN = Path(__file__).parents[2] / "scripts" / "crashes_run.py"
@@ -21,6 +21,7 @@ RIGHT = Result(
     variant="success",
     point=DAEMON,
     reached=True,
+    passed=1,
     stuck=False,
     aborted=False,
     status="completed",
@@ -67,8 +68,39 @@ def test_a_sample_in_which_a_part_was_never_hit_is_not_good_enough() -> None:
     hit, tried_again, never = [RIGHT], [missed, RIGHT], [missed, missed]
     assert unmet(Findings(9, [hit, tried_again], every=False)) == []
     assert unmet(Findings(9, [hit, never], every=False)) == ["crash enumeration: parts without a crash"]
-    assert unmet(Findings(9, [hit, never], every=True)) == []
     assert Findings(9, [hit, never], every=True).figures()["parts without a crash"] == 1
+
+
+def test_a_boundary_that_was_not_reached_needs_a_reason() -> None:
+    """It has one where its door was passed less often, and processes were killed at the passages that came by."""
+    third = replace(DAEMON, nth=3)
+    missed = replace(RIGHT, point=third, reached=False, passed=2)
+    found = Findings(2, [[RIGHT], [missed] * 3], every=True)
+    [boundary] = found.unreached
+    assert boundary.point == third
+    assert boundary.reason == "passed 2 times at most in 1 runs; killed there up to passage 1"
+    assert unmet(found) == []
+    another_door = replace(RIGHT, point=replace(DAEMON, door="call tasks.started"))
+    passed_and_not_killed = replace(missed, passed=3)
+    for parts in ([[missed]], [[another_door], [missed]], [[RIGHT], [passed_and_not_killed]]):
+        assert unmet(Findings(2, parts, every=True)) == ["crash enumeration: without a verdict"]
+
+
+def test_what_comes_at_the_pace_of_a_clock_may_come_after_another_door() -> None:
+    label = "call queues.get_all since rename submit.json"
+    killed = replace(RIGHT, point=replace(DAEMON, door=f"{label} (1)"))
+    missed = replace(RIGHT, point=replace(DAEMON, door=f"{label} (2)"), reached=False, passed=0)
+    found = Findings(2, [[killed], [missed]], every=True)
+    assert "did not come between rename submit.json (2) and the next door" in found.unreached[0].reason
+    assert unmet(found) == []
+    for parts in ([[missed]], [[killed], [replace(missed, passed=1)]]):
+        assert unmet(Findings(2, parts, every=True)) == ["crash enumeration: without a verdict"]
+
+
+def test_tasks_of_one_run_are_judged_each(tmp_path: Path) -> None:
+    found = Findings(1, [[RIGHT, replace(RIGHT, started=2)]], every=True)
+    assert found.figures()["crashes"] == 1
+    assert found.figures()["run twice"] == 1
 
 
 def unmet(findings: Findings) -> list[str]:
@@ -82,6 +114,23 @@ def test_a_sample_takes_its_points_from_each_part_of_all() -> None:
     assert parts == sample(found, 10, seed=4) != sample(found, 10, seed=5)
     assert [part[0] for part in each(found)] == found
     assert [item for [item] in sample(found, 500, seed=4)] == found
+
+
+def test_each_boundary_is_counted_once() -> None:
+    """After a door is before the next one of its thread; what comes again after the same door changes nothing."""
+    passed = [
+        Passage("1 1", "rename submit.json", 1),
+        Passage("1 2", "call auth.login", 1),
+        Passage("1 1", "call queues.get_all since rename submit.json (1)", 1),
+        Passage("1 1", "call queues.get_all since rename submit.json (1)", 2),
+    ]
+    assert boundaries(passed) == [
+        ("rename submit.json", 1, "before"),
+        ("call auth.login", 1, "before"),
+        ("call queues.get_all since rename submit.json (1)", 1, "before"),
+        ("call queues.get_all since rename submit.json (1)", 1, "after"),
+        ("call auth.login", 1, "after"),
+    ]
 
 
 def test_what_was_kept_is_judged_as_it_was(tmp_path: Path) -> None:

@@ -7,10 +7,22 @@ from typing import Literal
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.redact import Secret
-from hpc_agent.server.action import Access, Answer, Call, Name, RequestBody, Service, Transaction, iso
+from hpc_agent.server.action import (
+    Access,
+    Answer,
+    Call,
+    Ids,
+    Json,
+    Name,
+    RequestBody,
+    Service,
+    Transaction,
+    iso,
+)
 from hpc_agent.server.api_fault import ApiFault, invalid, refuse_control_characters
 from hpc_agent.server.authentication import ADMIN, API_VERSION, LINGER, SERVER_VERSION, AuthenticatedCaller
 from hpc_agent.server.owner_credentials import new_access_key, new_secret_key
+from hpc_agent.server.services.batch import for_each
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import documents, key_store
 from hpc_agent.server.store.documents import new_id
@@ -136,10 +148,24 @@ def create_credentials(request: CreateCredentialsRequest, call: Call) -> Answer:
 @auth.action(TaskRequest, Access.WRITE)
 def create_task_credentials(request: TaskRequest, call: Call) -> Answer:
     """Make the key pair with which a job runs this task; it acts for the owner and ends with the task."""
-    task = existing_task(call, request.task, ("status", "user"))
-    if TaskStatus(task["status"]).is_final:
-        raise ApiFault(INVALID_TASK_STATUS, "it has ended", task=request.task, status=task["status"])
-    return _made(call, task["user"], task=request.task)
+    return _made_for_task(call, request.task)
+
+
+class ManyTasksRequest(RequestBody, frozen=True):
+    ids: Ids
+
+
+@auth.action(ManyTasksRequest, Access.WRITE)
+def create_task_credentials_many(request: ManyTasksRequest, call: Call) -> Answer:
+    """Make a key pair for each of these tasks, as ``auth.create_task_credentials`` does."""
+    return for_each(call, request.ids, lambda id: _made_for_task(call, id))
+
+
+def _made_for_task(call: Call, task: str) -> Json:
+    found = existing_task(call, task, ("status", "user"))
+    if TaskStatus(found["status"]).is_final:
+        raise ApiFault(INVALID_TASK_STATUS, "it has ended", task=task, status=found["status"])
+    return _made(call, found["user"], task=task)
 
 
 @auth.action(UserRequest, Access.READ)
@@ -171,7 +197,7 @@ def _user(request: UserRequest, call: Call) -> str:
     return user
 
 
-def _made(call: Call, user: str, *, task: str = "", label: str = "") -> Answer:
+def _made(call: Call, user: str, *, task: str = "", label: str = "") -> Json:
     access_key, secret_key = new_access_key(), new_secret_key()
     key_store.add(call.db, Credential(access_key, hash_of(secret_key), user, task, label, call.time))
     return {"credentials": {"access_key": access_key, "secret_key": secret_key, "label": label}}
