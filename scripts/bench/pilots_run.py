@@ -150,8 +150,8 @@ class PilotBench:
 
 
 def shares(board: TaskBoard, found: list[Span]) -> dict[str, float]:
-    """Where the time of one task in a pilot goes, in seconds: medians. Spans and ends are in the same order, as far as
-    the tasks run one after the other."""
+    """Where the time of one task in a pilot goes, in seconds: medians. Spans and claims are in the same order, as far
+    as the tasks run one after the other. While a task is reported the next one runs."""
     kept = board.ended_since(datetime.fromtimestamp(0, timezone.utc)).values()
     ended = sorted(kept, key=lambda task: task.claim.at if task.claim else task.end.at)
     ordered = sorted(found, key=lambda span: span.started)
@@ -167,9 +167,11 @@ def shares(board: TaskBoard, found: list[Span]) -> dict[str, float]:
     return {
         "from its slot to its first line": median([span.started - granted(task) for task, span in pairs]),
         "its own second": median([span.ended - span.started for _, span in pairs]),
-        "from its last line to its slot's end": median([task.end.at.timestamp() - span.ended for task, span in pairs]),
-        "from one slot's end to the next task's slot": median(
-            [granted(after) - before.end.at.timestamp() for before, after in pairwise(ended)]
+        "from its last line to the next task's slot": median(
+            [granted(after) - span.ended for (_, span), (after, _) in pairwise(pairs)]
+        ),
+        "from its last line to the end of its report": median(
+            [task.end.at.timestamp() - span.ended for task, span in pairs]
         ),
     }
 
