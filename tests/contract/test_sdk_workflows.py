@@ -55,7 +55,7 @@ def test_a_pipeline_of_functions_hands_results_on(program: SdkPrograms) -> None:
         steps = {task.name: task for task in Task.get_tasks(task_name="^(double|add)$")}
         print(json.dumps({
             "statuses": {name: task.get_status() for name, task in steps.items()},
-            "total": int(steps["add"].artifacts["total"].get()),
+            "total": steps["add"].get_parameters(cast=True)["return/total"],
             "parents": len({task.parent for task in steps.values()}),
         }))
         """
