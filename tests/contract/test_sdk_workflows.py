@@ -214,7 +214,7 @@ def test_a_cleanup_deletes_old_archived_tasks_with_their_files(program: SdkProgr
             page=0,
             status_changed=[f"<{until:%Y-%m-%dT%H:%M:%S}"],
         )
-        deleted = [Task.get_task(found.id).delete(raise_on_error=True) for found in archived]
+        deleted = [bool(Task.get_task(found.id).delete(raise_on_error=True)) for found in archived]
         left = [found.name for found in Task.get_tasks(project_name="of cleanups")]
         print(json.dumps({"deleted": deleted, "left": left}))
         """
