@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
@@ -36,10 +36,16 @@ _LEFT = re.compile(rf"\.{_FILE.pattern}\..+\.tmp")
 """What a program leaves that ends while it saves."""
 
 
-class _Record(msgspec.Struct):
-    """``stats/<day>.<host>.json``: program → service → request → how often."""
+_Programs = dict[str, dict[str, dict[str, int]]]
+"""Program → service → request → how often."""
 
-    programs: dict[str, dict[str, dict[str, int]]] = msgspec.field(default_factory=dict)
+
+class _Record(msgspec.Struct):
+    """``stats/<day>.<host>.json``: of the day, and of each hour (``00`` to ``23``, local time)."""
+
+    programs: _Programs = msgspec.field(default_factory=dict)
+    hours: dict[str, _Programs] = msgspec.field(default_factory=dict)
+    """Empty in records of older versions."""
 
 
 class RequestCounts:
@@ -98,7 +104,7 @@ class RequestCounts:
         if folder is None or not counts:
             return
         try:
-            _add(folder, self._clock.now().astimezone().date(), self._program, counts, self._clock)
+            _add(folder, self._program, counts, self._clock)
         except (OSError, CorruptFileError) as error:
             log.debug("stats.not_saved", folder=folder, error=error)
             with self._lock:
@@ -117,8 +123,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=COUNTS.forget)
 
 
-def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, str], int], clock: Clock) -> None:
-    """
+def _add(folder: Path, program: str, counts: Mapping[tuple[Service, str], int], clock: Clock) -> None:
+    """Add to the file of today, and there to this hour.
+
     Raises:
         OSError: it cannot be written, or another program holds the lock: one that was stopped may hold it forever.
         CorruptFileError: the file cannot be read.
@@ -128,6 +135,8 @@ def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, s
     if not folder.parent.is_dir():
         return  # no daemon or job has made hpc.root yet, and this is no reason to
     ensure_directory(folder, mode=0o700)
+    now = clock.now().astimezone()
+    day = now.date()
     host = re.sub(r"[^\w.-]", "_", socket.gethostname())
     path = folder / f"{day.isoformat()}.{host}.json"
     descriptor = os.open(folder / f".{host}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -139,10 +148,11 @@ def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, s
             clock.sleep(_TURN_S)
         is_new = not path.exists()
         record = read_record(path, _Record) or _Record()
-        services = record.programs.setdefault(program, {})
-        for (service, request), number in counts.items():
-            requests = services.setdefault(service, {})
-            requests[request] = requests.get(request, 0) + number
+        for programs in (record.programs, record.hours.setdefault(f"{now:%H}", {})):
+            services = programs.setdefault(program, {})
+            for (service, request), number in counts.items():
+                requests = services.setdefault(service, {})
+                requests[request] = requests.get(request, 0) + number
         write_record(path, record, mode=0o600)
     finally:
         os.close(descriptor)
@@ -158,18 +168,21 @@ def _prune(folder: Path, first: date) -> None:
                 path.unlink()
 
 
-class DayCounts(msgspec.Struct, frozen=True):
-    """Requests of one program on one day, on all hosts."""
+class DayCounts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Requests of one program on one day, or in one hour of it, on all hosts."""
 
     day: str
     program: str
     scheduler: dict[str, int]
     server: dict[str, int]
+    hour: str = ""
+    """``00`` to ``23``; empty for a whole day."""
 
 
-def read_counts(folder: Path, since: date) -> list[DayCounts]:
-    """What was kept, in the order of days and programs; files that cannot be read are passed over."""
-    found: dict[tuple[str, str], dict[str, Counter[str]]] = {}
+def read_counts(folder: Path, since: date, *, by_hour: bool = False) -> list[DayCounts]:
+    """What was kept, in the order of days, hours and programs; files that cannot be read are passed over. A day that an
+    older version counted has no hours."""
+    found: dict[tuple[str, str, str], dict[str, Counter[str]]] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in sorted(folder.iterdir()):
             match = _FILE.fullmatch(path.name)
@@ -177,11 +190,18 @@ def read_counts(folder: Path, since: date) -> list[DayCounts]:
                 continue
             with contextlib.suppress(CorruptFileError, OSError):
                 record = read_record(path, _Record) or _Record()
-                for program, services in record.programs.items():
-                    sums = found.setdefault((match[1], program), {"scheduler": Counter(), "server": Counter()})
+                hours = (by_hour and record.hours) or {"": record.programs}
+                for hour, program, services in _rows(hours):
+                    sums = found.setdefault((match[1], hour, program), {"scheduler": Counter(), "server": Counter()})
                     for service in sums:
                         sums[service].update(services.get(service, {}))
     return [
-        DayCounts(day, program, dict(sums["scheduler"]), dict(sums["server"]))
-        for (day, program), sums in sorted(found.items())
+        DayCounts(day, program, dict(sums["scheduler"]), dict(sums["server"]), hour)
+        for (day, hour, program), sums in sorted(found.items())
     ]
+
+
+def _rows(hours: Mapping[str, _Programs]) -> Iterator[tuple[str, str, Mapping[str, Mapping[str, int]]]]:
+    for hour, programs in hours.items():
+        for program, services in programs.items():
+            yield hour, program, services

@@ -35,6 +35,7 @@ LAYERS = (
             "child_processes",
             "exec_launcher",
             "rank_launcher",
+            "agent_launcher",
             "file_records",
             "file_lock",
             "access",
@@ -103,9 +104,9 @@ OWNERS = (
 )
 PROCESS_CALLS = ("exec", "fork", "forkpty", "spawn", "posix_spawn", "system", "popen", "startfile")
 """Beginnings of functions of ``os`` that start or replace a process."""
-MAY_CALL = frozenset({"process", "exec_launcher", "rank_launcher"})
-"""Modules that may call them. The launchers run by path: the one in the process that ``process`` started for it, the
-other as a rank that the scheduler started."""
+MAY_CALL = frozenset({"process", "exec_launcher", "rank_launcher", "agent_launcher"})
+"""Modules that may call them. The launchers run by path: the first in the process that ``process`` started for it, the
+others in one that the scheduler started, a rank or a job."""
 
 
 def table() -> str:

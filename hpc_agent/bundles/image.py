@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -14,8 +13,8 @@ from typing import Protocol, cast
 
 import msgspec
 
-import hpc_agent
 from hpc_agent import file_records
+from hpc_agent.bundles.program import copy_program, program_requirements
 from hpc_agent.bundles.recipe import (
     CONTEXT,
     HOME,
@@ -286,36 +285,3 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-_BUILD_TOOLS = frozenset({"uv", "virtualenv"})
-"""Packages that build environments: not needed in an image, which is 60 MB smaller without them."""
-
-
-def program_requirements() -> list[str]:
-    """This program's dependencies in the versions that are installed here."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    pending = ["hpc-agent"]
-    found: dict[str, str] = {}
-    while pending:
-        for line in importlib.metadata.requires(pending.pop()) or ():
-            requirement = Requirement(line)
-            name = canonicalize_name(requirement.name)
-            if name in found or name in _BUILD_TOOLS or "extra" in str(requirement.marker or ""):
-                continue
-            try:
-                version = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = line  # for another Python than ours; the image's may need it
-                continue
-            found[name] = f"{name}=={version}" + (f"; {requirement.marker}" if requirement.marker else "")
-            pending.append(name)
-    return sorted(found.values())
-
-
-def copy_program(into: Path) -> None:
-    """Copy this program's package to the new folder ``into``."""
-    own = Path(hpc_agent.__file__).parent
-    shutil.copytree(own, into, ignore=shutil.ignore_patterns("__pycache__", "server"))

@@ -103,6 +103,7 @@ def _attempt(site: InspectedSite, task: Task, queue: Queue, *, submitted: bool) 
 
 
 def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPreviewer:
+    from hpc_agent.bundles.agent_archive import staged_agent_command
     from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.clock import SYSTEM
     from hpc_agent.config.job_config import shared_config_path
@@ -135,6 +136,7 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
         options,
         naming,
         job_configs(site.client, configuration, owner_tokens=flags.use_owner_token),
+        staged_agent_command(own.hpc, makes=False) if backend.is_batch_system else (),
     )
     renderer = Renderer(backend.script(own.hpc), [path.expanduser() for path in own.hpc.template_dirs])
     settings = job_settings(configuration.settings, options, [queue.name], 0)

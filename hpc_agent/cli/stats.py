@@ -1,4 +1,4 @@
-"""``hpc-agent stats``: how many requests a day made to the scheduler and to the ClearML server."""
+"""``hpc-agent stats``: how many requests each day or hour made to the scheduler and to the ClearML server."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _SHOWN = 4
     help="24h, 7d or 2w; whole days.",
 )
 @click.option("--by-program", is_flag=True, help="A row for each command that made them (daemon, execute …).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per day and command.")
+@click.option("--by-hour", is_flag=True, help="A row for each hour in which there were any.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per day (or hour) and command.")
 @pass_shared
-def command(shared: Shared, last: timedelta, by_program: bool, as_json: bool) -> None:
-    """Show how many requests to the scheduler and to the server each day made.
+def command(shared: Shared, last: timedelta, by_program: bool, by_hour: bool, as_json: bool) -> None:
+    """Show how many requests to the scheduler and to the server each day, or hour, made.
 
     All hpc-agent commands of this hpc.root are counted, on login and compute nodes; what tasks do themselves is not.
     """
@@ -44,7 +45,8 @@ def command(shared: Shared, last: timedelta, by_program: bool, as_json: bool) ->
 
     today = SYSTEM.now().astimezone().date()
     days = min(max(last.days, 1), KEPT_DAYS)
-    found = read_counts(shared.stats_folder(shared.configuration()), today - timedelta(days=days - 1))
+    folder, since = shared.stats_folder(shared.configuration()), today - timedelta(days=days - 1)
+    found = read_counts(folder, since, by_hour=by_hour)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
     elif not found:
@@ -58,7 +60,8 @@ def _print(found: Sequence[DayCounts], by_program: bool) -> None:
 
     sums: dict[tuple[str, str], tuple[Counter[str], Counter[str]]] = {}
     for row in found:
-        scheduler, server = sums.setdefault((row.day, row.program if by_program else ""), (Counter(), Counter()))
+        when = f"{row.day} {row.hour}:00" if row.hour else row.day
+        scheduler, server = sums.setdefault((when, row.program if by_program else ""), (Counter(), Counter()))
         scheduler.update(row.scheduler)
         server.update(row.server)
     columns = [

@@ -28,7 +28,8 @@ from hpc_agent.submission.render import JobContext
 
 @dataclass(frozen=True)
 class JobLaunchConfig:
-    """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
+    """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list.
+    ``staged_agent``: as jobs of one node call it whose code and environment are staged; ``agent`` where it is empty."""
 
     config_file: Path
     agent: Sequence[str]
@@ -36,11 +37,14 @@ class JobLaunchConfig:
     naming: JobNaming
     job_configs: JobConfigs | None = None
     """Where jobs call the server with credentials of their own."""
+    staged_agent: Sequence[str] = ()
 
     def context(
         self, task: Task, attempt: Attempt, queue: QueueSettings, resources: Resources, job: JobPlace, *, staged: bool
     ) -> JobContext:
         """What the task's script is made from. ``staged``: code and environment are ready when the job starts."""
+        # A copy on one node is not on the others, and cannot build environments.
+        is_copied = staged and resources.nodes == 1
         return JobContext(
             task=task,
             attempt=attempt,
@@ -49,7 +53,7 @@ class JobLaunchConfig:
             run_dir=job.directory.path,
             output=job.directory.job_output,
             config_file=job.directory.owner_config if self.job_configs else self.config_file,
-            agent=self.agent,
+            agent=(self.staged_agent if is_copied else ()) or self.agent,
             flags=[*(["--standalone-mode"] if staged else []), *self.options.flags()],
             exports=exports(self.options, self.naming, task.id),
             signal_ahead=queue.signal_ahead,

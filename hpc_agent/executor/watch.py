@@ -18,7 +18,10 @@ from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("watch")
 
-STATUS_INTERVAL_S = 1.5
+STATUS_INTERVAL_S, LONGEST_STATUS_INTERVAL_S = 1.5, 30.0
+_STATUS_PAUSE = 10.0
+"""Times what the last answer took: thousands of tasks that look at a server with too much to do would otherwise keep
+all other requests waiting, and see an abort no sooner (docs/how-far.md)."""
 CLAIM_INTERVAL_S = 2.5
 """Each look is two operations on the shared file system."""
 MEMORY_INTERVAL_S = 5.0
@@ -26,6 +29,11 @@ USAGE_INTERVAL_S = 30.0
 
 _GOES_ON = frozenset({TaskStatus.IN_PROGRESS, TaskStatus.COMPLETED, TaskStatus.UNKNOWN})
 """A script may complete its own task; an unknown status is not a request to stop."""
+
+
+def status_interval(answered_in: float) -> float:
+    """Seconds between two looks at a task's status, where the last answer took so many."""
+    return min(max(STATUS_INTERVAL_S, _STATUS_PAUSE * answered_in), LONGEST_STATUS_INTERVAL_S)
 
 
 @dataclass(frozen=True)
@@ -109,13 +117,20 @@ class Watch:
             self._ping: [self._ping_interval, start - self._ping_interval + 3],
             self._report: [USAGE_INTERVAL_S, start - USAGE_INTERVAL_S + 3],
         }
-        while not self._clock.wait(self._done, STATUS_INTERVAL_S):
-            self._try(self._check_status)
+        pause = STATUS_INTERVAL_S
+        while not self._clock.wait(self._done, pause):
+            pause = self.look()
             for action, turn in turns.items():
                 interval, last = turn
                 if (now := self._clock.monotonic()) - last >= interval:
                     turn[1] = now
                     self._try(action)
+
+    def look(self) -> float:
+        """Look at the task's status once; seconds until the next look."""
+        began = self._clock.monotonic()
+        self._try(self._check_status)
+        return status_interval(self._clock.monotonic() - began)
 
     def _try(self, call: Callable[[], None]) -> None:
         """No answer, or an odd one, is not a request to stop: the next turn asks again."""

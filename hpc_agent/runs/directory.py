@@ -100,8 +100,10 @@ class RunDirectory:
         if not self.path.is_dir():
             ensure_directory(self.path.parent.parent, mode=0o700)
             self._open_attempts.add(self.attempt)
-            ensure_directory(self.path.parent, mode=0o700)
-            ensure_directory(self.path, mode=0o700)
+            try:
+                ensure_directory(self.path, mode=0o700)
+            except FileNotFoundError:  # a sweep has removed the task's folder while that was empty
+                ensure_directory(self.path, mode=0o700)
         return self
 
     @property

@@ -6,6 +6,7 @@ import base64
 import hmac
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,8 @@ def _case(name: str, attempt: Callable[[Server], str]) -> Case:
 
 
 def _admitted(answer: requests.Response) -> str:
+    if answer.status_code == 303 and answer.headers.get("Location", "").startswith("/login"):
+        return ""
     return f"HTTP {answer.status_code}: {answer.text[:200]}" if answer.status_code < 400 else ""
 
 
@@ -56,6 +59,9 @@ def _stranger(method: str, path: str) -> Callable[[Server], str]:
 _PATHS = (
     "/",
     "/projects/*/experiments/TASK/output/log",
+    "/tasks/TASK/console/download",
+    "/actions/delete?tasks=TASK",
+    "/projects/create",
     "/files/alice/file",
     "/tasks.get_all",
     "/v2.31/tasks.get_by_id?task=TASK",
@@ -577,16 +583,31 @@ RESOURCES = [
 # What others' browsers are shown
 
 _EVIL = "<script>alert(1)</script>"
+_OWN_SCRIPTS = re.compile(r'<script src="/static/[^"<>]+"( defer)?></script>')
+_TABS = ("execution", "configuration", "artifacts", "info", "output/log", "plots", "scalars", "debug-images", "job")
 
 
 def _shown(**fields: Any) -> Callable[[Server], str]:
     def attempt(server: Server) -> str:
         task = server.new_task(server.mallory, **fields)
         server.must("events.add", {"type": "log", "task": task, "msg": _EVIL}, server.mallory)
-        pages = [server.send("GET", path, server.admin).text for path in ("/", f"/projects/*/experiments/{task}")]
-        return "a script in the page" if any("<script" in page for page in pages) else ""
+        of_task = [f"/projects/*/experiments/{task}/{tab}" for tab in _TABS]
+        for path in ("/", "/projects/*/tasks", f"/compare?ids={task},{server.task}", *of_task):
+            answer = server.send("GET", path, server.admin)
+            answer.raise_for_status()
+            if "<script" in _OWN_SCRIPTS.sub("", answer.text):
+                return f"a script in {path}"
+            if not _allows_only_own_scripts(answer):
+                return f"scripts are allowed in {path}"
+        return ""
 
     return attempt
+
+
+def _allows_only_own_scripts(answer: requests.Response) -> bool:
+    policy = answer.headers.get("Content-Security-Policy", "")
+    directives = [directive.split() for directive in policy.split(";")]
+    return ["default-src", "'none'"] in directives and ["script-src", "'self'"] in directives
 
 
 def _guessable(method: str, path: str) -> Callable[[Server], str]:

@@ -1,4 +1,4 @@
-"""Runs the benchmark of ``scripts/bench/filesystem``.
+"""Runs the benchmark of ``scripts/bench/filesystem``: a short task, one that prints, and an idle daemon.
 
 An operation is a system call that a file server is asked for: what opens, closes, reads, writes, syncs, lists, looks up
 or renames by name. Not counted is what a client answers by itself: positions in and sizes of open files.
@@ -16,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import hpc_agent
 from hpc_agent.api.client import Client
+from hpc_agent.bundles.agent_archive import staged_agent_command
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import load
 from hpc_agent.domain.attempt import Attempt, attempt_for
@@ -37,8 +39,10 @@ DAEMON_S = 75.0
 BOUNDS = {
     "operations a second while a task prints": 10.0,
     "operations a second while a task is silent": 1.0,
+    "operations of a short task, program on the node, times those where it is installed": 0.15,
     f"operations of an idle daemon at {OLD_RUNS:,} old runs, times those at none": 1.1,
 }
+PROGRAM = (sys.executable, "-m", "hpc_agent")
 _OWN_ANSWERS = {"lseek", "ioctl", "fcntl", "fstat"}
 _CALL = re.compile(r"\d+ +(?P<at>[\d.]+) (?P<name>\w+)\((?P<rest>.*)")
 
@@ -50,11 +54,19 @@ class Operation:
     call: str
 
 
-def operations(lines: Iterable[str], folder: Path) -> Iterator[Operation]:
-    """Those on ``folder``, of the output of ``strace -f -ttt -y``."""
+INSTALLED = (Path(sys.prefix), Path(hpc_agent.__file__).parent)
+"""Where this program is: on a shared file system, at most sites."""
+
+
+def operations(lines: Iterable[str], *folders: Path) -> Iterator[Operation]:
+    """Those on the folders, of the output of ``strace -f -ttt -y``."""
     for line in lines:
         match = _CALL.match(line)
-        if match is None or str(folder) not in match["rest"] or match["name"] in _OWN_ANSWERS:
+        if (
+            match is None
+            or match["name"] in _OWN_ANSWERS
+            or not any(str(folder) in match["rest"] for folder in folders)
+        ):
             continue
         if match["name"] == "newfstatat" and ', "", ' in match["rest"]:
             continue  # fstat: by descriptor
@@ -92,13 +104,15 @@ class Bench:
         )
         return path
 
-    def traced(self, name: str, argv: list[str], env: dict[str, str], seconds: float) -> list[str]:
+    def traced(
+        self, name: str, argv: Sequence[str], env: dict[str, str], seconds: float, program: Sequence[str] = PROGRAM
+    ) -> list[str]:
         """Lines of strace of our program, which is asked to end after ``seconds``."""
         trace = self.folder / f"{name}.trace"
         strace = ["strace", "-f", "-ttt", "-y", "-e", "trace=%file,%desc", "-o", str(trace)]
         with (self.folder / f"{name}.log").open("w") as log:
             child = subprocess.Popen(
-                [*strace, sys.executable, "-m", "hpc_agent", *argv], env=env, stdout=log, stderr=subprocess.STDOUT
+                [*strace, *program, *argv], env=env, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder
             )
             try:
                 child.wait(seconds)
@@ -108,15 +122,22 @@ class Bench:
         return trace.read_text(errors="replace").splitlines()
 
 
-def job(bench: Bench) -> dict[str, float]:
-    """Operations a second on the run directory, of a job whose task prints and then is silent."""
-    configuration = bench.configuration("job")
-    loop = f"for i in $(seq {PRINTS_S * LINES_A_SECOND}); do echo $(date +%s.%N) $i; sleep {1 / LINES_A_SECOND}; done"
-    script = {
-        "entry_point": f"-c {loop}; echo $(date +%s.%N) silent; sleep {SILENT_S}; echo $(date +%s.%N) over",
-        "binary": "/bin/bash",
-        "working_dir": ".",
-    }
+@dataclass(frozen=True)
+class Job:
+    """A task whose job is about to start, as a daemon leaves it."""
+
+    task: TaskId
+    directory: RunDirectory
+    env: dict[str, str]
+
+    @property
+    def argv(self) -> list[str]:
+        return ["execute", "--id", self.task, "--require-queue", "--standalone-mode"]
+
+
+def new_job(bench: Bench, configuration: Path, command: str) -> Job:
+    """``command``: what the shell runs as its task."""
+    script = {"entry_point": f"-c {command}", "binary": "/bin/bash", "working_dir": "."}
     project = bench.client.projects.find_or_create("bench")
     task = bench.client.tasks.create({"name": "prints", "type": "training", "project": project, "script": script})
     bench.client.tasks.enqueue(task, bench.queue)
@@ -128,10 +149,48 @@ def job(bench: Bench) -> dict[str, float]:
         "HPC_AGENT_RUN_DIR": str(directory.path),
         "CLEARML_CONFIG_FILE": str(bench.folder / "job" / "job.conf"),
     }
-    flags = ["execute", "--id", task, "--require-queue", "--standalone-mode"]
-    lines = bench.traced("job", flags, {**bench.env, **variables}, 10 * (PRINTS_S + SILENT_S))
+    return Job(task, directory, {**bench.env, **variables})
+
+
+def short_task(bench: Bench) -> dict[str, float]:
+    """Operations on the shared folders, program included, of a job whose task does nothing."""
+    configuration = bench.configuration("job")
+    own = load(configuration, {}, flags={"hpc.agent_archive": True}).settings.hpc
+    copied = staged_agent_command(own, makes=True)
+    if not copied:
+        raise SystemExit("there is no archive of the program")
+    ways = {
+        "where it is installed": PROGRAM,
+        "on the node, for the first job there": copied,
+        "on the node": copied,
+    }
+    found: dict[str, float] = {}
+    for number, (way, program) in enumerate(ways.items()):
+        job = new_job(bench, configuration, "echo $(date +%s.%N) 1")
+        lines = bench.traced(f"short{number}", job.argv, job.env, 600, program)
+        if (status := bench.client.tasks.get_object(job.task)["status"]) != "completed":
+            raise SystemExit(f"the task is {status}: {(bench.folder / f'short{number}.log').read_text()}")
+        found[f"operations of a short task, program {way}"] = len(
+            list(operations(lines, bench.folder / "job", *INSTALLED))
+        )
+        found[f"  of these on the folder of its jobs, program {way}"] = len(
+            list(operations(lines, bench.folder / "job"))
+        )
+    installed, on_node = (
+        found[f"operations of a short task, program {way}"] for way in ("where it is installed", "on the node")
+    )
+    name = "operations of a short task, program on the node, times those where it is installed"
+    return {**found, name: round(on_node / installed, 3)}
+
+
+def printing_task(bench: Bench) -> dict[str, float]:
+    """Operations a second on the run directory, of a job whose task prints and then is silent."""
+    loop = f"for i in $(seq {PRINTS_S * LINES_A_SECOND}); do echo $(date +%s.%N) $i; sleep {1 / LINES_A_SECOND}; done"
+    command = f"{loop}; echo $(date +%s.%N) silent; sleep {SILENT_S}; echo $(date +%s.%N) over"
+    job = new_job(bench, bench.configuration("job"), command)
+    lines = bench.traced("job", job.argv, job.env, 10 * (PRINTS_S + SILENT_S))
     found = list(operations(lines, bench.folder / "job"))
-    first, silent, over = _times(directory)
+    first, silent, over = _times(job.directory)
     # Not the moments around a change: the last lines are sent, and their checkpoint is written 5 s later.
     return {
         "operations a second while a task prints": _rate(found, first + 2, silent - 1),
@@ -176,18 +235,23 @@ def daemons(bench: Bench) -> dict[str, float]:
     return {
         f"operations of an idle daemon in {DAEMON_S:.0f} s at no old run": none,
         f"operations of an idle daemon in {DAEMON_S:.0f} s at {OLD_RUNS:,} old runs": many,
+        "operations of a short task, program on the node, times those where it is installed": 0.15,
         f"operations of an idle daemon at {OLD_RUNS:,} old runs, times those at none": round(many / none, 2),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=["job", "daemon"], action="append")
+    parser.add_argument("--only", choices=["start", "job", "daemon"], action="append")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     options = parser.parse_args()
     if shutil.which("strace") is None:
         parser.error("strace is not installed; install it and try again")
-    parts: dict[str, Callable[[Bench], dict[str, float]]] = {"job": job, "daemon": daemons}
+    parts: dict[str, Callable[[Bench], dict[str, float]]] = {
+        "start": short_task,
+        "job": printing_task,
+        "daemon": daemons,
+    }
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="hpc-agent-bench-") as folder:
         bench = Bench(Path(folder))
@@ -203,7 +267,7 @@ def main() -> int:
         if name in found
     ]
     for name, value in found.items():
-        print(f"{name:<70} {value:>8}" + (f"   at most {BOUNDS[name]:g}" if name in BOUNDS else ""))
+        print(f"{name:<85} {value:>8}" + (f"   at most {BOUNDS[name]:g}" if name in BOUNDS else ""))
     if options.json:
         options.json.write_text(json.dumps({"goals": goals, "found": found}, indent=2) + "\n")
     return 0 if all(goal["met"] for goal in goals) else 1

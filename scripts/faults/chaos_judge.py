@@ -16,6 +16,9 @@ _GHOST_S = 4.0
 What it prints meanwhile belongs to no task."""
 _RANK_GHOST_S = 15.0
 """The same for ranks, whose first agent is on another node: Slurm lets it end its step."""
+_UNWRITTEN_S = 1.5
+"""What was printed so shortly before a node died may not have been on disk: the writer of a console puts what comes
+within 0.3 s into its file at once, later on a busy machine."""
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -46,6 +49,8 @@ class Hit:
     """Whether that wish was met: scancel may come too late, and does not tell."""
     ghosts: bool = False
     """The processes themselves live on for a while: Slurm only takes them for dead."""
+    kills_writers: bool = False
+    """It ends all processes of a job at once, those that write its console too."""
     away: str = ""
     """``slurmctld``, or the node whose slurmd did not run in that span: signals wait as long."""
 
@@ -174,8 +179,11 @@ class Story:
         """The lines of a start that must be on the server."""
         whole = next((each for each in self.starts if (each.job, each.restart) == (start.job, start.restart)), start)
         until = start.last_at
-        if any(hit.ghosts for hit in self._enders(whole)):
+        enders = self._enders(whole)
+        if any(hit.ghosts for hit in enders):
             until -= _RANK_GHOST_S if self.seen.other_ranks else _GHOST_S
+        elif any(hit.kills_writers for hit in enders):
+            until -= _UNWRITTEN_S
         return [line for line, at in zip(start.lines, start.printed_at, strict=True) if at <= until]
 
     def _verdict(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.bundles.image import copy_program, program_requirements
+from hpc_agent.bundles.program import copy_program, program_requirements
 from hpc_agent.bundles.recipe import (
     FolderRun,
     ImageEntryPoint,

@@ -85,6 +85,14 @@ def test_what_a_process_prints_after_its_task_was_taken_from_it_is_nobodys() -> 
     assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 2, 1000, 1001), [ghost])) == [Wrong.LOST]
 
 
+def test_what_was_printed_just_before_a_node_died_may_be_lost() -> None:
+    dead = Hit("node dead", 7.1, 7.2, frozenset({"t"}), node="n1", kills_writers=True)
+    first = Start(10, 0, "7", "n1", lines=[0, 1, 2], printed_at=[0, 1, 7], last_at=7)
+    starts = [first, start(20, ended=22, number=1)]
+    assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 1, 1000, 1001), [dead])) == []
+    assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 2, 1000, 1001), [dead])) == [Wrong.LOST]
+
+
 def test_a_task_without_an_end_is_lost_unless_it_is_in_a_queue() -> None:
     assert kinds(Story("t", JOB, [start()], seen("in_progress"))) == [Wrong.LOST]
     assert kinds(Story("t", JOB, [start()], seen("queued", in_queue=True))) == []

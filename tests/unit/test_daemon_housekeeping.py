@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +56,19 @@ def runs(tmp_path: Path, clock: ManualClock) -> Runs:
 
 
 class TestPruner:
+    def test_a_run_directory_is_made_though_a_sweep_removes_its_tasks_empty_folder(self, runs: Runs) -> None:
+        new = runs.folder.of(attempt(1))
+        swept: list[str] = []
+
+        def sweep(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "os.mkdir" and str(arguments[0]) == str(new.path) and not swept:
+                swept.append(event)
+                runs.folder.drop_if_empty(new.attempt.task)
+
+        sys.addaudithook(sweep)  # called just before
+        new.create()
+        assert swept and new.path.is_dir()
+
     def test_settled_runs_are_removed_when_they_are_old_enough(self, runs: Runs, clock: ManualClock) -> None:
         old, young, open_run = runs.add(1, 31), runs.add(2, 29), runs.add(3, None)
         Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)

@@ -180,5 +180,13 @@ def test_the_row_of_a_cancelled_array_is_that_of_each_element_that_never_started
     }
 
 
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.COMPLETED, JobState.CANCELLED])
+def test_a_row_of_an_element_whose_index_is_not_known_yet_is_none_of_all(state: JobState) -> None:
+    at = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    one = JobRecord(JobId("7"), state, state.value, submitted=at, nodes="n1")
+    jobs = dict.fromkeys(map(JobId, ("7_0", "7_1")), at)
+    assert of_whole_arrays([(JobId("7"), one)], jobs) == []
+
+
 def test_an_element_of_ours_knows_its_id() -> None:
     assert own_job_id({"HPC_AGENT_SLURM_JOB_ID": "7_3", "SLURM_JOB_ID": "10"}) == "7_3"

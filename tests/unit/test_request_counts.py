@@ -47,6 +47,28 @@ def test_what_several_programs_count_is_added_up(tmp_path: Path) -> None:
     ]
 
 
+def test_hours_have_counts_of_their_own(tmp_path: Path) -> None:
+    clock = ManualClock()
+    daemon = RequestCounts(clock)
+    daemon.keep(tmp_path / "stats", "daemon")
+    first = f"{clock.now().astimezone():%H}"
+    for number in (1, 2):
+        for _ in range(number):
+            daemon.add("scheduler", "squeue")
+        daemon.save()
+        clock.advance(hours=1)
+    found = read_counts(tmp_path / "stats", date.min, by_hour=True)
+    assert [row.scheduler["squeue"] for row in found] == [1, 2]
+    assert found[0].hour == first != found[1].hour
+    assert sum(row.scheduler["squeue"] for row in read_counts(tmp_path / "stats", date.min)) == 3
+
+
+def test_day_of_an_older_version_has_no_hours(tmp_path: Path) -> None:
+    (tmp_path / f"{TODAY}.other.json").write_text('{"programs": {"daemon": {"scheduler": {"squeue": 5}}}}')
+    [row] = read_counts(tmp_path, TODAY, by_hour=True)
+    assert (row.hour, row.scheduler) == ("", {"squeue": 5})
+
+
 def test_threads_and_processes_lose_none(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from hpc_agent.request_counts import COUNTS\n"

@@ -28,6 +28,9 @@ class WideCluster(SimulatedCluster):
     frozen = False
     under_way = 0
     have_met = False
+    late = 0
+    """The call that is answered after another one has met the limit."""
+    has_met_limit = False
     turn: threading.Condition
     width: list[int]
     states: list[str]
@@ -42,7 +45,7 @@ class WideCluster(SimulatedCluster):
             self.width.append(self.under_way)
             record = RunDirectory(request.workdir).submission()
             self.states.append(record.state if record else "none")
-            if len(self.width) in MEETING:
+            if len(self.width) in MEETING and self.limit >= MEETING.stop:
                 self.have_met = self.have_met or self.under_way == AT_ONCE
                 self.turn.notify_all()
                 self.turn.wait_for(lambda: self.have_met, timeout=30)
@@ -50,8 +53,14 @@ class WideCluster(SimulatedCluster):
                 if self.frozen:
                     return OutcomeUnknown("no answer")
                 if len([job for job in self.jobs.values() if job.record is None]) >= self.limit:
+                    self.has_met_limit = True
+                    self.turn.notify_all()
                     return LimitReached("QOSMaxSubmitJobPerUserLimit")
-                return super().submit(request)
+                answer = super().submit(request)
+                if len(self.width) == self.late:
+                    self.turn.wait_for(lambda: self.has_met_limit, timeout=30)
+                    self.turn.wait(0.2)  # for that answer to be read first
+                return answer
             finally:
                 self.under_way -= 1
 
@@ -125,8 +134,9 @@ def test_a_limit_is_tried_less_and_less_often(site: WideSite) -> None:
     assert len(site.cluster.width) == 5
 
 
-def test_an_end_lets_the_next_one_try_at_once(site: WideSite) -> None:
-    site.cluster.limit = 3
+@pytest.mark.parametrize("late", [0, 3])
+def test_an_end_lets_the_next_one_try_at_once(site: WideSite, late: int) -> None:
+    site.cluster.limit, site.cluster.late = 3, late
     site.run_pass()
     assert len(site.cluster.jobs) == 3
     site.run_pass()

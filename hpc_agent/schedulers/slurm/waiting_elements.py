@@ -46,10 +46,16 @@ class WaitingElements:
 
 def of_whole_arrays(records: Iterable[tuple[JobId, JobRecord]], jobs: Iterable[JobId]) -> list[tuple[JobId, JobRecord]]:
     """A record for each of these elements, from the row of its array: sacct has one row without indexes (``7``) for all
-    elements that had not started when the array was cancelled. One that has a row of its own needs none."""
-    rows = {raw: record for raw, record in records if record.id == raw and "_" not in raw}
+    elements that had not started when the array was cancelled. One that has a row of its own needs none.
+
+    For some seconds an element that has started may have such a row too, until slurmdbd knows its index (22.05)."""
+    rows = {raw: record for raw, record in records if record.id == raw and "_" not in raw and _never_ran(record)}
     elements = [job for job in jobs if "_" in job and _array_of(job) in rows]
     return [(job, replace(rows[JobId(_array_of(job))], id=job)) for job in elements]
+
+
+def _never_ran(record: JobRecord) -> bool:
+    return record.state is JobState.CANCELLED and not record.nodes
 
 
 def _array_of(job: JobId) -> str:

@@ -1,0 +1,1 @@
+"""Simulated site of ``scripts/bench/site``."""
