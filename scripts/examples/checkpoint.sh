@@ -14,7 +14,7 @@ mkdir -p "$folder"
 stopping=''
 trap 'stopping=1' TERM
 
-finished=$(cat "$folder/finished" 2>/dev/null || echo 0)
+finished=$(tail -n 1 "$folder/finished" 2>/dev/null || echo 0)
 echo "begins with step $((finished + 1))"
 for ((step = finished + 1; step <= steps; step++)); do
     status=0
@@ -27,10 +27,9 @@ for ((step = finished + 1; step <= steps; step++)); do
         echo "step $step failed with exit code $status" >&2
         exit "$status"
     fi
+    # This shell adds the line itself: SIGTERM could end a program in the middle.
+    echo "$step" >>"$folder/finished"
     echo "step $step done"
-    # A rename is whole or not at all, wherever the job ends.
-    echo "$step" >"$folder/unfinished"
-    mv "$folder/unfinished" "$folder/finished"
     if [ -n "$stopping" ] && [ "$step" -lt "$steps" ]; then
         echo "stopped after step $step"
         exit 143
