@@ -24,6 +24,14 @@ TaskType = Literal[
 """The types that ClearML servers accept."""
 TASK_TYPES: tuple[str, ...] = get_args(TaskType)
 
+SHORTEST_NAME = 3
+"""Characters of a task's, project's, queue's or model's name on ClearML's server."""
+
+
+def name_from(text: str, kind: str) -> str:
+    """A name for what is called ``text`` elsewhere (a job, a folder): ``job a`` for one that is too short."""
+    return text if len(text.strip()) >= SHORTEST_NAME else f"{kind} {text}".strip()
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -14,7 +14,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
-from hpc_agent.domain.draft import Draft
+from hpc_agent.domain.draft import Draft, name_from
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused
 from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, SchedulerUnavailableError
@@ -90,7 +90,9 @@ class TrackedSubmission:
         Raises:
             HpcAgentError, OSError: it cannot be tracked; nothing is left behind.
         """
-        project = self._client.projects.find_or_create(self._own(wanted, "project") or wanted.described.project)
+        project = self._client.projects.find_or_create(
+            self._own(wanted, "project") or name_from(wanted.described.project, "project")
+        )
         task = self._client.tasks.create(draft_to_wire(self._draft(wanted), project))
         folder = self._folders.of(task)
         try:
@@ -103,7 +105,7 @@ class TrackedSubmission:
 
     def _draft(self, wanted: SubmissionRequest) -> Draft:
         return Draft(
-            name=self._own(wanted, "name") or wanted.job_name,
+            name=self._own(wanted, "name") or name_from(wanted.job_name, "job"),
             project=wanted.described.project,
             script=wanted.described.script,
             properties=sbatch_options.resources_from_options(wanted.options),

@@ -55,7 +55,7 @@ def test_a_pipeline_of_functions_hands_results_on(program: SdkPrograms) -> None:
         steps = {task.name: task for task in Task.get_tasks(task_name="^(double|add)$")}
         print(json.dumps({
             "statuses": {name: task.get_status() for name, task in steps.items()},
-            "total": int(steps["add"].artifacts["total"].get()),
+            "total": steps["add"].get_parameters(cast=True)["return/total"],
             "parents": len({task.parent for task in steps.values()}),
         }))
         """
@@ -214,7 +214,7 @@ def test_a_cleanup_deletes_old_archived_tasks_with_their_files(program: SdkProgr
             page=0,
             status_changed=[f"<{until:%Y-%m-%dT%H:%M:%S}"],
         )
-        deleted = [Task.get_task(found.id).delete(raise_on_error=True) for found in archived]
+        deleted = [bool(Task.get_task(found.id).delete(raise_on_error=True)) for found in archived]
         left = [found.name for found in Task.get_tasks(project_name="of cleanups")]
         print(json.dumps({"deleted": deleted, "left": left}))
         """
