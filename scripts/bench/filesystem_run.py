@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import psutil
+
 import hpc_agent
 from hpc_agent.api.client import Client
 from hpc_agent.bundles.agent_archive import staged_agent_command
@@ -117,7 +119,9 @@ class Bench:
             try:
                 child.wait(seconds)
             except subprocess.TimeoutExpired:
-                child.terminate()
+                # strace itself blocks signals while it writes to a file.
+                for traced in psutil.Process(child.pid).children():
+                    traced.terminate()
                 child.wait()
         return trace.read_text(errors="replace").splitlines()
 
