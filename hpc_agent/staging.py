@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import AllSettings, GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Task, TaskScript

@@ -3,6 +3,7 @@
     scripts/chaos --tasks 200 --seed 1           # some ten minutes on two cores
     scripts/chaos --tasks 60 --seed 1 --peers    # the same, through the way of other programs of this kind
     scripts/chaos --tasks 60 --seed 1 --load     # on a machine that has other things to do
+    scripts/chaos --tasks 60 --seed 1 --pilots   # some tasks run in pilots, which are killed too
     scripts/chaos --tasks 60 --seed 1 --nodes 2  # half of the tasks run on two nodes, and ranks are killed too
     scripts/chaos --replay FOLDER                # judge again what an earlier run has left
 
@@ -53,12 +54,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--nodes", type=int, choices=(1, 2, 3), default=1, metavar="N", help="half of the tasks run on 2 to N nodes (1)"
     )
+    parser.add_argument("--pilots", action="store_true", help="some tasks run in pilots, which are killed too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
     parser.add_argument("--replay", type=Path, metavar="DIR", help="run nothing: judge what lies in this folder")
     found = parser.parse_args()
     if found.peers and found.nodes > 1:
         parser.error("--nodes is not for --peers: other programs start no ranks")
+    if found.peers and found.pilots:
+        parser.error("--pilots is not for --peers: other programs have none")
     return found
 
 
@@ -131,6 +135,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
                 show=teller.show,
                 load=options.load,
                 most_nodes=options.nodes,
+                pilots=options.pilots,
             )
     except ClusterError as error:
         print(f"chaos: {error}", file=sys.stderr)

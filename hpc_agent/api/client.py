@@ -11,7 +11,7 @@ from hpc_agent.api.session import TIMEOUTS, ApiSession
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM, Clock
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.retry import ROUTINE, Budget
 

@@ -24,7 +24,7 @@ from hpc_agent import __version__
 from hpc_agent.api.answer import TooLargeError, body_of, cause_of, data_of, encoded, no_answer
 from hpc_agent.api.transport import BoundedAdapter
 from hpc_agent.clock import SYSTEM, Clock
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, HpcAgentError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.request_counts import COUNTS

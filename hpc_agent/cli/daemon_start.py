@@ -27,7 +27,8 @@ from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
-from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
 from hpc_agent.daemon.task_owners import EntryFilter, MainEntries, ShareEntries
@@ -45,7 +46,7 @@ from hpc_agent.process.background import detach, send_output_to
 from hpc_agent.relay.connector import relay
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import backends
-from hpc_agent.schedulers.base import Scheduler, Share
+from hpc_agent.schedulers.base import Backend, Scheduler, Share
 from hpc_agent.schedulers.local import gpu_inventory
 from hpc_agent.schedulers.local.settings import LocalSettings
 
@@ -160,6 +161,8 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
         client.owners.check()
     backend = backends.choose(settings.hpc)
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
+    if batch_system is not None:
+        batch_system = backends.with_pilots(batch_system, settings.hpc, SYSTEM)
     queues, dynamic, templates = _queues(client, flags)
     if templates and not batch_system:
         raise InputError("--template-files needs a batch system: on this machine alone no job has a script")
@@ -173,6 +176,7 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     )
     if options.dynamic is not None and not batch_system:
         _check_pool(options.dynamic, pool)
+    _check_pilots(settings, backend, queues)
     return DaemonPlan(flags, configuration, client, queues, options, plan, pool, batch_system)
 
 
@@ -203,6 +207,17 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
         if wanted.least > len(pool):
             raise InputError(
                 f"tasks of queue {queue} need {wanted.least} GPUs each, but this machine has {len(pool)} for them"
+            )
+
+
+def _check_pilots(settings: AllSettings, backend: Backend, queues: Sequence[Queue]) -> None:
+    if backend.is_batch_system and backend.script(settings.hpc).pilot_template:
+        return
+    for queue in queues:
+        if settings.hpc.queue(queue.name).mode == "pilot":
+            raise ConfigError(
+                f'hpc.queues."{queue.name}".mode is pilot, but {backend.name}, which hpc.scheduler chose, runs no '
+                "pilots: set the mode to job"
             )
 
 

@@ -125,7 +125,7 @@ def _measured(tasks: Sequence[EndedTask], settings: AllSettings, since: datetime
             missing[task.id] = task
     if not missing:
         return found
-    inspector = backends.choose(settings.hpc).inspector(settings.hpc, SYSTEM)
+    inspector = backends.inspector(settings.hpc, SYSTEM)
     try:
         # Long jobs began before.
         usage = inspector.usage(sorted({task.job for task in missing.values()}), since - timedelta(days=30))

@@ -71,6 +71,7 @@ def command(
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import ROUTINE
+    from hpc_agent.schedulers.pilots.gate import wait_at_gate
 
     shared.start_log("INFO")
     launch = {"hpc.container.runtime": container_launch} if container_launch else {}
@@ -100,6 +101,10 @@ def command(
 
             parts = (client, configuration, identity, execute_options, SYSTEM, RunDirectory(node_of))
             sys.exit(NodeAgent(*parts, ship=not disable_monitoring).run())
+        executor = Executor(client, configuration, identity, execute_options, SYSTEM)
+        prefetch = executor.begin_prefetch()
+        if not wait_at_gate():
+            return
         if not identity.daemon_managed:
             check_folders(configuration.settings)
         task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
@@ -110,7 +115,7 @@ def command(
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
-        code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)
+        code = executor.execute(task_id, options, prefetch)
     sys.exit(code)
 
 

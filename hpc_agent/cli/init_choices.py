@@ -15,7 +15,7 @@ from hpc_agent.setup.section import Choices, suggested_partition
 from hpc_agent.setup.survey import SiteFacts
 
 if TYPE_CHECKING:
-    from hpc_agent.config.settings import ApiSettings
+    from hpc_agent.config.clearml_settings import ApiSettings
 
 
 def suggested(facts: SiteFacts) -> Choices:
@@ -190,7 +190,7 @@ def _folder(name: str, text: str) -> None:
 
 
 def _address(text: str) -> None:
+    from hpc_agent.config.clearml_settings import ApiSettings
     from hpc_agent.config.servers import completed
-    from hpc_agent.config.settings import ApiSettings
 
     completed(ApiSettings(api_server=text), {})

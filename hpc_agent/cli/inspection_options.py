@@ -136,7 +136,7 @@ def inspect_site(shared: Shared) -> InspectedSite:
         configuration,
         client,
         TaskViews(client),
-        backends.choose(settings.hpc).inspector(settings.hpc, SYSTEM),
+        backends.inspector(settings.hpc, SYSTEM),
         RunsFolder(settings.hpc.runs),
         TrackedRoot.under(settings.hpc.root),
     )

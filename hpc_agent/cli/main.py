@@ -53,6 +53,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 """Heading of the help → command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
+HIDDEN = {"pilot": "pilot"}
+"""Command that scripts of ours call → its module."""
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
@@ -63,9 +65,10 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        module = HIDDEN.get(name) or COMMANDS.get(name, ("",))[0]
+        if not module:
             return None
-        command: click.Command = importlib.import_module(f"hpc_agent.cli.{COMMANDS[name][0]}").command
+        command: click.Command = importlib.import_module(f"hpc_agent.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -77,7 +80,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in COMMANDS:
+        if args[0] in COMMANDS or args[0] in HIDDEN:
             return super().resolve_command(ctx, args)
         import difflib  # 10 ms, only after a misspelt command
 

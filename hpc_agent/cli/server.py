@@ -13,7 +13,7 @@ from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 if TYPE_CHECKING:
     from hpc_agent.api.credentials import User, UsersApi
     from hpc_agent.config.load import Configuration
-    from hpc_agent.config.settings import ServerSettings
+    from hpc_agent.config.server_settings import ServerSettings
     from hpc_agent.server.startup import CertificateFiles, Listening
 
 FILE = click.Path(dir_okay=False, path_type=Path)

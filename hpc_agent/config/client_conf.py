@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.redact import Secret
 
 

@@ -10,18 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hpc_agent.config import names
+from hpc_agent.config.clearml_settings import AgentSettings, ApiSettings, DockerSettings, GitSettings, PackageSettings
 from hpc_agent.config.hocon import parse
 from hpc_agent.config.parse import build_group, check_section
 from hpc_agent.config.servers import completed
-from hpc_agent.config.settings import (
-    AgentSettings,
-    AllSettings,
-    ApiSettings,
-    DockerSettings,
-    GitSettings,
-    HpcSettings,
-    PackageSettings,
-)
+from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.config.tree import Tree, flatten, get, merge, put, remove
 from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from hpc_agent.config.types import Count, Positive, Seconds, SettingsGroup
 from hpc_agent.domain.launch_plan import parse_launcher
+from hpc_agent.domain.pilot_slots import fits
 from hpc_agent.domain.resources import (
     DEFAULT_OVERRIDES,
     PROPERTY_FIELDS,
@@ -109,6 +110,20 @@ def _amount(name: str, text: str) -> float:
         raise ResourceError(f'overrides.{name}.max is "{text}", expected a number') from error
 
 
+class PilotSettings(SettingsGroup, frozen=True, kw_only=True):
+    """``hpc.queues.<name>.pilot``: jobs that run many tasks of the queue in one allocation each."""
+
+    resources: Annotated[
+        ResourceSettings,
+        Meta(
+            description="What one pilot asks for, on one node; what is not set is as for one task. Its `time_limit` "
+            "must be set: no task starts in it whose own limit is longer than the time that is left."
+        ),
+    ] = ResourceSettings()
+    max_pilots: Annotated[Positive, Meta(description="Pilots of this queue in the scheduler at once.")] = 1
+    idle_time: Annotated[Seconds, Meta(description="Seconds without a task after which a pilot ends.")] = 60
+
+
 class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.queues.<name>``: how tasks of one queue become jobs."""
 
@@ -124,6 +139,14 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
         ),
     ] = None
     max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in the scheduler at once.")] = None
+    mode: Annotated[
+        Literal["job", "pilot"],
+        Meta(
+            description="job: each task is a job of its own; pilot: jobs that run many tasks each, for many short "
+            "tasks (docs/many-tasks.md)."
+        ),
+    ] = "job"
+    pilot: Annotated[PilotSettings, Meta(description="The pilots of a queue in the mode `pilot`.")] = PilotSettings()
     share_by: Annotated[
         Literal["", "user", "project"],
         Meta(
@@ -183,6 +206,37 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     def policy(self, queue: str, site: ResourceSettings) -> Policy:
         """The queue's resources and rules, over the site's defaults."""
         return Policy(queue, self.resources.over(site.over(Resources())), self._rules())
+
+    def pilot_resources(self, site: ResourceSettings) -> Resources:
+        """What one pilot of the queue asks for: as one task, but for what its own block says."""
+        return self.pilot.resources.over(self.resources.over(site.over(Resources())))
+
+    def check_pilot(self, queue: str, site: ResourceSettings) -> None:
+        """
+        Raises:
+            ResourceError: the queue is in the mode ``pilot``, and its settings do not fit each other.
+        """
+        if self.mode != "pilot":
+            return
+        task, pilot = self.policy(queue, site).defaults, self.pilot_resources(site)
+        block = f'hpc.queues."{queue}"'
+        if not self.pilot.resources.time_limit or not pilot.time_minutes:
+            raise ResourceError(f"{block}.pilot.resources.time_limit is not set: say how long one pilot may run")
+        if not task.time_minutes:
+            raise ResourceError(
+                f"{block}.resources.time_limit is not set: in the mode pilot each task needs a limit, as a pilot "
+                "starts no task that could outlast it"
+            )
+        if pilot.nodes != 1:
+            raise ResourceError(
+                f"{block}.pilot.resources.num_nodes is {pilot.nodes}, but a pilot has one node; for more nodes raise "
+                f"{block}.pilot.max_pilots"
+            )
+        if not fits(task, pilot):
+            raise ResourceError(
+                f"a task of {block}.resources does not fit into one pilot of {block}.pilot.resources: its CPUs, "
+                "memory, GPUs and time limit must be those of one task at least, its partition and account the same"
+            )
 
     def _rules(self) -> Mapping[str, Override]:
         if self.overrides is None:

@@ -8,8 +8,8 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.parse import origin
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ConfigError
 
 

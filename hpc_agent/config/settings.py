@@ -1,13 +1,11 @@
-"""Every setting: its type, its default, one sentence. ``config.load`` fills them, docs/settings.md is made of them.
-
-The section ``hpc`` of clearml.conf is ours; the others are ClearML's own; only these keys of them are read.
+"""The whole configuration, and the section ``hpc`` of clearml.conf, which is ours. Each setting has its type, its
+default and one sentence: ``config.load`` fills them, docs/settings.md is made of them. Groups of settings have modules
+of their own, ClearML's sections ``config.clearml_settings``.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -15,278 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, field
 
+from hpc_agent.config.clearml_settings import (
+    AgentSettings,
+    ApiSettings,
+    DockerSettings,
+    GitSettings,
+    PackageSettings,
+)
+from hpc_agent.config.container_settings import ContainerSettings
+from hpc_agent.config.envs_settings import EnvsSettings
 from hpc_agent.config.many_nodes_settings import ManyNodesSettings
 from hpc_agent.config.notify_settings import NotifySettings
 from hpc_agent.config.relay_settings import RelaySettings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
+from hpc_agent.config.server_settings import ServerSettings
 from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
-from hpc_agent.domain.container_options import PROTECTED
 from hpc_agent.domain.launch_plan import LaunchDefaults, parse_launcher
-from hpc_agent.redact import Secret
 from hpc_agent.schedulers.registry import BACKENDS, settings_of
-
-
-class ApiSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``api``: where the ClearML server is and who we are."""
-
-    api_server: Annotated[str, Meta(description="URL of the API server.")] = ""
-    web_server: Annotated[str, Meta(description="URL of the web page; derived from api_server when empty.")] = ""
-    files_server: Annotated[str, Meta(description="URL of the file server; derived from api_server when empty.")] = ""
-    access_key: Annotated[str, Meta(description="Access key (`api.credentials.access_key`).")] = ""
-    secret_key: Annotated[Secret, Meta(description="Secret key (`api.credentials.secret_key`).")] = Secret("")
-    auth_token: Annotated[Secret, Meta(description="Ready token instead of keys (`CLEARML_AUTH_TOKEN`).")] = Secret("")
-    verify_certificate: Annotated[
-        bool | str, Meta(description="Check the server's TLS certificate, or path of a CA bundle to check it with.")
-    ] = True
-
-    @property
-    def token_in_place_of_keys(self) -> Secret:
-        """The token where there are no keys; empty else."""
-        return Secret("") if self.access_key else self.auth_token
-
-
-class GitSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``agent.git_*`` and ``agent.vcs_cache``: how repositories are reached."""
-
-    user: Annotated[str, Meta(description="User for HTTPS git remotes.")] = ""
-    password: Annotated[Secret, Meta(description="Password or token for HTTPS git remotes.")] = Secret("")
-    host: Annotated[
-        str,
-        Meta(description="The one host that git_user and git_pass are for; default: those in git's own configuration."),
-    ] = ""
-    force_ssh: Annotated[bool, Meta(description="Rewrite https remotes to ssh.")] = False
-    ssh_user: Annotated[str, Meta(description="User in rewritten ssh remotes.")] = ""
-    ssh_port: Annotated[int | None, Meta(description="Port in rewritten ssh remotes.")] = None
-    translate_ssh: Annotated[
-        bool, Meta(description="Rewrite ssh remotes to https when git_user and git_pass are known.")
-    ] = True
-
-
-class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``agent.package_manager`` and neighbours: how environments are built."""
-
-    type: Annotated[
-        Literal["uv", "pip", "conda", "poetry"],
-        Meta(
-            description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv; "
-            "conda: conda's packages where a task or its repository lists them, everything else by uv."
-        ),
-    ] = "uv"
-    python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
-    ignore_requested_python_version: Annotated[
-        bool, Meta(description="Use our own interpreter version even if the task names another.")
-    ] = False
-    skip_install: Annotated[
-        bool,
-        Meta(description="Install nothing: the Python on PATH runs tasks (`CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL`)."),
-    ] = False
-    system_site_packages: Annotated[bool, Meta(description="Environments see the system's packages.")] = False
-    extra_index_url: Annotated[tuple[str, ...], Meta(description="Further package indexes.")] = ()
-    extra_pip_install_flags: Annotated[tuple[str, ...], Meta(description="Passed on to the installer.")] = ()
-    post_packages: Annotated[
-        tuple[str, ...], Meta(description="Packages built last, when all others are there to build them with.")
-    ] = ("horovod",)
-    conda_channels: Annotated[
-        tuple[str, ...], Meta(description="Channels of conda packages where an environment.yml names none.")
-    ] = ("conda-forge",)
-    conda_program: Annotated[
-        str,
-        Meta(
-            description="Program that resolves and installs conda packages; the first of micromamba, mamba and conda "
-            "when empty."
-        ),
-    ] = ""
-    force_repo_requirements_txt: Annotated[
-        bool, Meta(description="Use the repository's requirements.txt, not the task's list.")
-    ] = False
-    force_original_requirements: Annotated[
-        bool, Meta(description="Use the list a user asked for (`org_pip`), not the frozen one.")
-    ] = False
-
-
-class AgentSettings(SettingsGroup, frozen=True, kw_only=True):
-    """The rest of ``agent`` that we read."""
-
-    worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
-    worker_name: Annotated[str, Meta(description="Prefix of generated worker ids; the host name when empty.")] = ""
-    worker_tags: Annotated[
-        str | tuple[str, ...], Meta(description="Tags of status reports (`CLEARML_WORKER_TAGS`).")
-    ] = ()
-    uptime: Annotated[
-        tuple[str, ...], Meta(description="When the daemon takes tasks, as `--uptime`: a list of `<hours> <days>`.")
-    ] = ()
-    downtime: Annotated[tuple[str, ...], Meta(description="When it does not, as `--downtime`.")] = ()
-    enable_task_env: Annotated[
-        bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
-    ] = False
-    force_code_dir: Annotated[
-        Path | None,
-        Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`)."),
-    ] = None
-    force_exec_script: Annotated[
-        str,
-        Meta(
-            description="`file` or `folder:file` to run in place of a task's own (`CLEARML_AGENT_FORCE_EXEC_SCRIPT`)."
-        ),
-    ] = ""
-    force_task_init: Annotated[
-        bool, Meta(description="Give scripts without one an SDK init call (`CLEARML_AGENT_FORCE_TASK_INIT`).")
-    ] = False
-    custom_build_script: Annotated[
-        str,
-        Meta(
-            description="Program that may choose interpreter, script and folder of a task once its code is there "
-            "(`CLEARML_AGENT_CUSTOM_BUILD_SCRIPT`)."
-        ),
-    ] = ""
-    skip_pip_venv_install: Annotated[
-        str,
-        Meta(
-            description="true, or an interpreter: tasks see the packages it has, environments only add what is missing "
-            "(`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL`)."
-        ),
-    ] = ""
-    cpu_only: Annotated[bool, Meta(description="Hide all GPUs, as `--cpu-only` (`CLEARML_CPU_ONLY`).")] = False
-    apply_environment: Annotated[
-        bool, Meta(description="Export what the section `environment` of this file holds.")
-    ] = True
-    apply_files: Annotated[bool, Meta(description="Write the files that the section `files` describes.")] = True
-    extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
-    force_git_root_python_path: Annotated[
-        bool, Meta(description="Put the repository's root on PYTHONPATH, not the script's folder.")
-    ] = False
-    task_ping_interval_sec: Annotated[Interval, Meta(description="How often a running task says it is alive.")] = 60
-    abort_callback_max_timeout: Annotated[
-        Seconds, Meta(description="The longest that a task's own abort callback may take.")
-    ] = 1800
-    suppress_carriage_return: Annotated[
-        bool, Meta(description="Collapse progress bars to their last state in the console.")
-    ] = True
-
-    @property
-    def name(self) -> str:
-        return self.worker_name or socket.gethostname()
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        return tuple(shlex.split(self.worker_tags)) if isinstance(self.worker_tags, str) else self.worker_tags
-
-
-class DockerSettings(SettingsGroup, frozen=True, kw_only=True):
-    """The keys of ``agent`` that shape containers. Arguments are docker's; a text is split as a shell would."""
-
-    default_image: Annotated[str, Meta(description="Image of tasks that name none (`CLEARML_DOCKER_IMAGE`).")] = ""
-    default_arguments: Annotated[
-        str | tuple[str, ...], Meta(description="Arguments that go with the default image.")
-    ] = ()
-    ignore_task: Annotated[
-        bool, Meta(description="Always take the default image, whatever container a task names.")
-    ] = False
-    extra_arguments: Annotated[
-        str | tuple[str, ...],
-        Meta(description="The site's arguments for every container (`CLEARML_AGENT_EXTRA_DOCKER_ARGS`)."),
-    ] = ()
-    extra_labels: Annotated[
-        str | tuple[str, ...], Meta(description="Labels for every container (`CLEARML_AGENT_EXTRA_DOCKER_LABELS`).")
-    ] = ()
-    extra_shell_script: Annotated[
-        str | tuple[str, ...], Meta(description="Shell lines run in every container before the task's own script.")
-    ] = ()
-    protected: Annotated[
-        tuple[str, ...], Meta(description="Arguments that only the site may give; a task that gives one is refused.")
-    ] = PROTECTED
-    allowed: Annotated[
-        tuple[str, ...],
-        Meta(description="Arguments that tasks may give, protected or not, and the harmless ones: `volume`, `device`."),
-    ] = ()
-    forbidden: Annotated[
-        tuple[str, ...], Meta(description="Arguments that are always dropped; the console names them.")
-    ] = ("entrypoint",)
-    filters: Annotated[
-        str | tuple[str, ...],
-        Meta(description="Regular expressions; a task's arguments that match none are left out. None: all may pass."),
-    ] = ()
-    force_pull: Annotated[bool, Meta(description="Always pull the image for each task, where there is a network.")] = (
-        False
-    )
-
-
-class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc.envs``: where environments are built, and how nodes get them."""
-
-    build_on: Annotated[
-        Literal["login", "job", "compute"],
-        Meta(
-            description="login: on the login node, at low priority; job: in a small job of its own before the GPU job; "
-            "compute: in the GPU job itself, where compute nodes reach package index and git."
-        ),
-    ] = "login"
-    resources: Annotated[ResourceSettings, Meta(description="What a staging job asks for (`build_on: job`).")] = (
-        ResourceSettings(num_gpus=0)
-    )
-    mount: Annotated[
-        bool,
-        Meta(description="Mount environments (squashfs) instead of unpacking them, on nodes that have squashfuse."),
-    ] = False
-
-
-class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc.container``: what runs the containers of tasks."""
-
-    runtime: Annotated[
-        Literal[
-            "none", "docker", "podman", "podman-hpc", "apptainer", "singularity", "charliecloud", "enroot", "pyxis"
-        ],
-        Meta(description="What runs a task's image: none runs the task without it, docker falls back to podman."),
-    ] = "none"
-    program: Annotated[str, Meta(description="Name or path of the runtime's program; its usual name when empty.")] = ""
-    arguments: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Arguments that every container gets here, in the runtime's own words: `[--no-home]` of "
-            "apptainer, `[--container-writable]` of pyxis."
-        ),
-    ] = ()
-    images_dir: Annotated[
-        Path | None,
-        Meta(description="Folder on the shared file system with image files; `<root>/images` when not set."),
-    ] = None
-    python: Annotated[
-        Literal["auto", "image", "shared"],
-        Meta(
-            description="Whose Python runs a task in an image: the image's own, with its packages, or ours from the "
-            "shared cache; auto: the image's where it has one."
-        ),
-    ] = "auto"
-    skip_gpus_flag: Annotated[
-        bool,
-        Meta(description="No GPU flag for docker: NVIDIA_VISIBLE_DEVICES instead (`CLEARML_DOCKER_SKIP_GPUS_FLAG`)."),
-    ] = False
-
-
-class ServerSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc.server``: the embedded server."""
-
-    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[Count, Meta(description="Port of API, files and pages; 0 takes a free one.")] = 8008
-    data_dir: Annotated[Path | None, Meta(description="Database and files; `<root>/server` when not set.")] = None
-    certfile: Annotated[Path | None, Meta(description="Certificate (PEM) for HTTPS; HTTP when not set.")] = None
-    keyfile: Annotated[Path | None, Meta(description="Its key (PEM); in the certificate's file when not set.")] = None
-    max_upload_mb: Annotated[Positive, Meta(description="MiB that one uploaded file may have.")] = 51200
-    max_storage_mb: Annotated[
-        Positive | None, Meta(description="MiB that all uploaded files may take; as the disk holds when not set.")
-    ] = None
-    connections_per_address: Annotated[
-        Positive, Meta(description="Connections that one address may hold; an unfinished one gives way to the next.")
-    ] = 200
-    keep_events_days: Annotated[
-        Count,
-        Meta(
-            description="Days after which console, scalars, plots and debug images of an ended task are deleted; "
-            "published tasks keep them. 0: kept forever."
-        ),
-    ] = 0
-
 
 _DEFAULT_QUEUE = QueueSettings()
 B = TypeVar("B", bound=BackendSettings)
@@ -401,6 +144,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         ManyNodesSettings()
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, queue in self.queues.items():
+            queue.check_pilot(name, self.resources)
+
     @property
     def images(self) -> Path:
         """Folder with image files: ``container.images_dir``, or ``<root>/images``."""
@@ -415,6 +163,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     def cache(self) -> Path:
         """Folder of the shared cache: ``cache_dir``, or ``<root>/cache``."""
         return self.cache_dir or self.root / "cache"
+
+    @property
+    def pilots(self) -> Path:
+        """Folder of the tasks that pilots run: ``<root>/pilots``."""
+        return self.root / "pilots"
 
     @property
     def server_data(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hpc_agent.config.settings import DockerSettings
+from hpc_agent.config.clearml_settings import DockerSettings
 from hpc_agent.containers.docker_options import ArgumentRules, Merged, merge, split
 from hpc_agent.domain.task import TaskContainer
 from hpc_agent.errors import ContainerError

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 
-from hpc_agent.config.settings import ContainerSettings
+from hpc_agent.config.container_settings import ContainerSettings
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.charliecloud import Charliecloud
 from hpc_agent.containers.docker import Docker

@@ -55,6 +55,8 @@ class ClusterSnapshot:
     """Jobs that stage for attempts."""
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
+    live: Sequence[LiveJob] = ()
+    """All jobs that the scheduler lists."""
 
 
 class ClusterObserver:
@@ -151,7 +153,7 @@ class ClusterObserver:
             if attempt in queue_of
         }
         observed = {attempt: self._staging_snapshot(files[attempt], jobs, records) for attempt, jobs in staging.items()}
-        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable)
+        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable, live)
 
     def has_news(self) -> bool:
         """Whether a queue changed, or a job ended, since the last ``observe``.

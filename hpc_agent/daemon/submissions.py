@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hpc_agent.cancellation import in_background
@@ -22,17 +22,19 @@ from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
+from hpc_agent.daemon.pilot_submissions import PilotSubmissions
 from hpc_agent.daemon.served_queues import Activity
+from hpc_agent.daemon.submission_round import MOST_FAILURES, Answer, SubmissionRound
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
 from hpc_agent.daemon.task_owners import TaskOwners
 from hpc_agent.daemon.waiting_tasks import WaitingTasks
 from hpc_agent.domain.actions import SetStatusMessage
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated, shared_out
+from hpc_agent.domain.capacity import Capacity, QueueCandidates, choose, held_back, rotated, shared_out
 from hpc_agent.domain.decide import explain_doubt
 from hpc_agent.domain.ids import QueueId, TaskId
-from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import (
     ContainerError,
@@ -54,8 +56,6 @@ POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 LONGEST_PAUSE_S = 480.0
 """The most that a queue waits where each try meets the limit again and no job of it ends."""
-_FAILURES = 2
-"""So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _READ_AHEAD = 50
 """Tasks that are read in one request: they are submitted within a second or two."""
 _TASK_ERRORS = (
@@ -63,8 +63,6 @@ _TASK_ERRORS = (
 )
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
-Answer = SubmitResult | None
-"""None: the task's stage is not ready, or another daemon submits it."""
 Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
 """Calls for one attempt and keeps its error from the others; False if server or scheduler gave no answer."""
 
@@ -77,43 +75,6 @@ class _Limit:
     pause: float
 
 
-@dataclass
-class _Round:
-    """Submissions of one pass."""
-
-    cluster: ClusterSnapshot
-    due: Mapping[Attempt, int]
-    """The number of each one's submission."""
-    space: CapacityAllocator
-    at_once: int
-    waits: bool
-    """Whether to wait for stages."""
-    batches: Batches
-    width: int = 1
-    """Jobs that may be on their way to the scheduler at the same time."""
-    failures: int = 0
-    is_unclear: bool = False
-    """Whether the scheduler gave sbatch no answer."""
-    live_of: Counter[str] = field(default_factory=Counter)
-    """Jobs of each queue."""
-    limited: set[QueueId] = field(default_factory=set)
-    """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
-    under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        return self.space.full or self.is_unanswered
-
-    @property
-    def is_unanswered(self) -> bool:
-        return self.is_unclear or self.failures >= _FAILURES
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next one has to wait for one that is under way."""
-        return len(self.under_way) >= min(self.width, self.at_once)
-
-
 class Submissions:
     def __init__(
         self,
@@ -122,6 +83,7 @@ class Submissions:
         staging: StagingBackend | None,
         actor: Actor,
         waiting: WaitingTasks,
+        pilots: PilotSubmissions,
         task_errors: TaskErrorReporter,
         activity: Activity,
         owners: TaskOwners,
@@ -143,6 +105,7 @@ class Submissions:
         self._staging = staging
         self._actor = actor
         self._waiting = waiting
+        self._pilots = pilots
         self._task_errors = task_errors
         self._activity = activity
         self._runs = RunsFolder(settings.runs)
@@ -169,8 +132,25 @@ class Submissions:
         """
         capacity = self._scheduler.room()
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
-        round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
-        chosen = self._choose(round)
+        round = SubmissionRound(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
+        lanes = self._lanes(round)
+        share = self._pilots.share(cluster, lanes)
+        self._show_held_back(cluster, share.held_back)
+        live = self._pilots.jobs(cluster, _live(cluster))
+        of_pilots = self._for_pilots(round, max(self._settings.max_jobs - live, 0))
+        self._run(of_pilots, share.chosen, stopping)
+        live = self._settings.max_jobs - (of_pilots.own_jobs or 0)
+        chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues], live)
+        self._run(round, chosen, stopping)
+        return bool(share.chosen or chosen)
+
+    def _for_pilots(self, round: SubmissionRound, own_jobs: int) -> SubmissionRound:
+        """For tasks in pilots: the scheduler is not asked, and one after the other they keep their order."""
+        space, batches = CapacityAllocator(Capacity()), Batches(self._sizes, 0)
+        return replace(round, space=space, at_once=1, batches=batches, own_jobs=own_jobs)
+
+    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], stopping: threading.Event) -> None:
+        cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
@@ -188,15 +168,15 @@ class Submissions:
             self._finish(round)
         for queue in round.limited & self._limits.keys():
             self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
-        return bool(chosen)
 
-    def _choose(self, round: _Round) -> list[Attempt]:
+    def _lanes(self, round: SubmissionRound) -> list[QueueCandidates]:
+        """The queues with what is due of each."""
         cluster, due = round.cluster, round.due
         if not due:
             return []
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
-        live = [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
+        live = _live(cluster)
         round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
         self._forget_limits(live_of)
         lanes = [
@@ -209,14 +189,19 @@ class Submissions:
             for queue in cluster.queues
             if queue.id in active and not self._is_postponed(queue)
         ]
-        if self._fair:
-            lanes = rotated(lanes, self._last_served)
+        return rotated(lanes, self._last_served) if self._fair else lanes
+
+    def _choose(self, round: SubmissionRound, lanes: Sequence[QueueCandidates], live: int) -> list[Attempt]:
+        """``live``: jobs that the scheduler has already."""
         limit = self._settings.max_jobs
-        chosen = choose(lanes, len(live), limit, fair=self._fair)
-        for attempt, message in held_back(lanes, chosen, limit).items():
+        chosen = choose(lanes, live, limit, fair=self._fair)
+        self._show_held_back(round.cluster, held_back(lanes, chosen, limit))
+        return chosen
+
+    def _show_held_back(self, cluster: ClusterSnapshot, messages: Mapping[Attempt, str]) -> None:
+        for attempt, message in messages.items():
             say = partial(self._waiting.say, attempt, SetStatusMessage(message), self._runs.of(attempt))
             self._guarded(cluster, attempt, say)
-        return chosen
 
     def _in_order(
         self, cluster: ClusterSnapshot, queue: Queue, due: Collection[Attempt], live: Sequence[Attempt]
@@ -241,7 +226,7 @@ class Submissions:
     def _postpone(self, queue: Queue, seconds: float = POSTPONED_S) -> None:
         self._postponed_until[queue.id] = self._clock.monotonic() + seconds
 
-    def _meet_limit(self, round: _Round, queue: Queue) -> None:
+    def _meet_limit(self, round: SubmissionRound, queue: Queue) -> None:
         """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
         if queue.id in round.limited:
             return
@@ -257,22 +242,22 @@ class Submissions:
                 del self._limits[queue]
                 self._postponed_until.pop(queue, None)
 
-    def _read_ahead(self, round: _Round, tasks: list[TaskId]) -> None:
+    def _read_ahead(self, round: SubmissionRound, tasks: list[TaskId]) -> None:
         if round.is_over:
             return
         try:
             self._submitter.read_ahead(tasks)
         except ServerUnreachableError as error:
             log.warning("tasks.no_answer", count=len(tasks), error=error)
-            round.failures = _FAILURES
+            round.failures = MOST_FAILURES
 
-    def _try(self, round: _Round, attempt: Attempt, act: Callable[[], None]) -> None:
+    def _try(self, round: SubmissionRound, attempt: Attempt, act: Callable[[], None]) -> None:
         if not self._guarded(round.cluster, attempt, act):
             # Perhaps only this task fails so: the next passes try others first.
             self._waiting.shelve(attempt, POSTPONED_S)
             round.failures += 1
 
-    def _start(self, round: _Round, attempt: Attempt) -> None:
+    def _start(self, round: SubmissionRound, attempt: Attempt) -> None:
         queue, number = round.cluster.queue_of[attempt], round.due[attempt]
         self._remember(attempt)
         try:
@@ -282,6 +267,12 @@ class Submissions:
             return
         self._task_errors.forget(attempt)
         if isinstance(job, PreparedJob):
+            if round.own_jobs is not None and not self._pilots.takes(job):
+                if not round.own_jobs:
+                    limit = self._settings.max_jobs
+                    self._waiting.say_in(queue, attempt, f"Waiting: the scheduler has {limit} jobs (hpc.max_jobs)")
+                    return
+                round.own_jobs -= 1
             key = self._submitter.array_key(job) if round.batches.are_possible else None
             if key is None:
                 self._hand_over_one(round, job)
@@ -295,14 +286,14 @@ class Submissions:
             if isinstance(job, LeftToOthers):
                 self._waiting.shelve(attempt, job.look_again)
 
-    def _hand_over_one(self, round: _Round, job: PreparedJob) -> None:
+    def _hand_over_one(self, round: SubmissionRound, job: PreparedJob) -> None:
         hand_over = partial(self._submitter.hand_over, job)
         if round.at_once > 1:
             round.under_way[in_background(hand_over, "submission")] = job.directory.attempt
         else:
             self._conclude(round, job.directory.attempt, hand_over)
 
-    def _hand_over(self, round: _Round, batch: Sequence[PreparedJob]) -> None:
+    def _hand_over(self, round: SubmissionRound, batch: Sequence[PreparedJob]) -> None:
         """Submit a batch; each of its tasks gets its own answer. One that is not taken goes in smaller ones."""
         if round.is_unanswered:
             return  # nothing of it is written yet
@@ -325,14 +316,14 @@ class Submissions:
             attempt = job.directory.attempt
             self._try(round, attempt, partial(self._conclude, round, attempt, partial(_same, answer)))
 
-    def _finish(self, round: _Round) -> None:
+    def _finish(self, round: SubmissionRound) -> None:
         """Wait for an answer."""
         done, _ = futures.wait(round.under_way, return_when=futures.FIRST_COMPLETED)
         for future in done:
             attempt = round.under_way.pop(future)
             self._try(round, attempt, partial(self._conclude, round, attempt, future.result))
 
-    def _conclude(self, round: _Round, attempt: Attempt, answer_of: Callable[[], Answer]) -> None:
+    def _conclude(self, round: SubmissionRound, attempt: Attempt, answer_of: Callable[[], Answer]) -> None:
         """What the answer means for this task and the next ones."""
         queue, directory = round.cluster.queue_of[attempt], self._runs.of(attempt)
         try:
@@ -367,6 +358,11 @@ class Submissions:
 
 def _same(answer: Answer) -> Answer:
     return answer
+
+
+def _live(cluster: ClusterSnapshot) -> list[Attempt]:
+    """The attempts that have a job."""
+    return [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
 
 
 def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:

@@ -136,7 +136,9 @@ class Submitter:
                 return None
             write_record(directory.stage, staged)
         avoided = tuple(self._nodes.avoided())
-        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided)
+        # A template in the glue's form describes a whole job, with its steps.
+        pilot_queue = "" if is_glue else queue.name
+        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided, pilot_queue)
 
     def array_size(self) -> int:
         """Jobs that may go to the scheduler together; less than 2: none.
@@ -194,10 +196,9 @@ class Submitter:
         """The job's script is written."""
         directory = job.directory
         write_atomic(directory.script, self._text(job, avoided).encode(), mode=0o700, durability=script)
-        name = job.context.attempt.job_name
-        return SubmitRequest(
-            directory.script, name, directory.path, directory.job_output, self._resources(job, avoided)
-        )
+        name, resources = job.context.attempt.job_name, self._resources(job, avoided)
+        files = directory.script, name, directory.path, directory.job_output
+        return SubmitRequest(*files, resources, queue=job.pilot_queue, signal_ahead=job.context.signal_ahead)
 
     def _resources(self, job: PreparedJob, avoided: Sequence[str]) -> Resources:
         resources = job.context.resources
@@ -283,6 +284,8 @@ class PreparedJob:
     number: int
     avoided: tuple[str, ...]
     """Nodes that it must not run on, where the scheduler lets it."""
+    pilot_queue: str = ""
+    """Name of the queue whose pilots may run it; empty: it must be a job of its own."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.doctor.check import Check, CheckResult, Once, SkippedError, failed, ok, skipped, warning
 from hpc_agent.errors import AuthError, ConfigError, HpcAgentError, InputError, ServerUnreachableError
 from hpc_agent.redact import without_credentials

@@ -122,6 +122,8 @@ class JobRecord:
     time_limit: int | None = None
     """Seconds; None where there was none, or the scheduler does not say."""
     scheduler: str = "Slurm"
+    pilot: str = ""
+    """The pilot whose end was its own, and how that ended: ``Slurm job 12, TIMEOUT``; else empty."""
 
     @property
     def title(self) -> str:

@@ -73,7 +73,10 @@ def named(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE, advice: Advi
             text = f"node {record.nodes or 'of the job'} failed{after} ({job}); {advice.again}"
             return JobOutcome(TaskStatus.FAILED, text, FailureClass.INFRASTRUCTURE)
         case JobState.PREEMPTED:
-            text = f"{job} was preempted{after}{on} and not requeued; {advice.again}"
+            if record.pilot:
+                text = f"{job} ended with its pilot ({record.pilot}); {advice.again}"
+            else:
+                text = f"{job} was preempted{after}{on} and not requeued; {advice.again}"
             return JobOutcome(TaskStatus.STOPPED, text, FailureClass.INFRASTRUCTURE)
         case JobState.BOOT_FAIL:
             return _not_started(record, "a node failed to boot", advice)

@@ -12,7 +12,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.access import user_name
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, build_steps, env_lock, interpreter, mounted, node_cache, pip_config, project_input
 from hpc_agent.envs.archive import ArchiveError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.envs import project as projects

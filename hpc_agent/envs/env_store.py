@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import node_cache
 from hpc_agent.envs.archive import ArchiveError

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent import git_credentials
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.envs import pip_config
 from hpc_agent.envs.interpreter import ImagePythonApi, Interpreter
 from hpc_agent.errors import EnvironmentBuildError, ProcessError

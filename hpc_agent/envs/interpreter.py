@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.process import programs
 from hpc_agent.process.programs import CompletedProcess

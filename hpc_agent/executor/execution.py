@@ -45,6 +45,7 @@ from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import JobVariables
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
@@ -88,8 +89,11 @@ class Executor:
     def settings(self) -> AllSettings:
         return self.configuration.settings
 
-    def execute(self, task_id: TaskId, options: ExecutionOptions) -> int:
+    def execute(self, task_id: TaskId, options: ExecutionOptions, prefetch: EnvPrefetch | None = None) -> int:
         """Claim and run the task; returns the exit code to end with: 0 in a daemon's job whose task another one runs.
+
+        Args:
+            prefetch: of ``begin_prefetch``, where that was called.
 
         Raises:
             NotFoundError, InputError: it cannot be run as asked; nothing was started.
@@ -102,7 +106,6 @@ class Executor:
         if job is not None and job.process_index and is_one_of_many(job, os.environ):
             log.info("task.run_by_first_process", task=task_id, process=job.process_index)
             return 0
-        prefetch = self._prefetch()
         task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
@@ -116,7 +119,7 @@ class Executor:
         log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
         return TaskRun(self, task, directory, claimed, prefetch).run(options)
 
-    def _prefetch(self) -> EnvPrefetch | None:
+    def begin_prefetch(self) -> EnvPrefetch | None:
         """In a job of a daemon, which has staged all: begin to unpack the environment while the server is asked."""
         if self.identity.run_dir is None or not self.options.standalone:
             return None
@@ -153,6 +156,7 @@ class TaskRun:
         identity = executor.identity
         current_job, variables = backends.current_job(), backends.job_variables()
         self._executor = executor
+        self._current_job = current_job
         self._task = task
         self._directory = directory
         self._claimed = claimed
@@ -160,7 +164,7 @@ class TaskRun:
         self._claim_watch = ClaimWatch(directory, claimed.claim)
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
-        self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
+        self._memory = MemoryMonitor(directory, variables)
         self._began = executor.clock.monotonic()
         self._stall_guard = StallGuard()
         self._reporter = Reporter(
@@ -293,6 +297,7 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
+        self._current_job.release()
         usage.stop(nodes.finish(self._nodes_seconds()) if nodes else None)
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
@@ -449,9 +454,10 @@ def _import_what_comes_later() -> None:
 class MemoryMonitor:
     """Memory of the job, written down for the daemon in case this agent is killed along with the task."""
 
-    def __init__(self, directory: RunDirectory, granted_mb: float | None) -> None:
+    def __init__(self, directory: RunDirectory, job: JobVariables | None) -> None:
         self._directory = directory
-        self._memory = JobMemory(granted_mb)
+        granted = job.memory_mb if job else None
+        self._memory = JobMemory(granted, is_shared=bool(job and job.shares_control_group))
         self._written_mb = 0.0
 
     def update(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent import utf8_mode
-from hpc_agent.config.settings import AgentSettings
+from hpc_agent.config.clearml_settings import AgentSettings
 from hpc_agent.containers.docker_options import DockerOption, Merged
 from hpc_agent.containers.gpu_share import GpuShare
 from hpc_agent.containers.runtime_api import Mount

@@ -17,7 +17,8 @@ from hpc_agent.tracking.tracked_records import TrackedRoot
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{4,31}")
-_JOB = re.compile(r"[0-9]{1,19}(_[0-9]{1,19})?")
+_JOB = re.compile(r"[0-9]{1,19}(_[0-9]{1,19})?|p[0-9]{1,19}")
+"""Of a batch system, an array's element, or a task in a pilot."""
 _SHOWN = 8
 """Tasks that a sentence names."""
 

@@ -63,10 +63,12 @@ def spawn_detached(
     cwd: Path,
     output: Path,
     first: Callable[[], None] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> int:
     """Start a program that outlives us, output appended to a file; returns its pid, which leads a group of its own.
 
     ``first`` is called in the new process before it becomes the program; only for callers without other threads.
+    ``pass_fds``: descriptors that it inherits.
 
     Raises:
         ProcessError: it could not be started.
@@ -82,6 +84,7 @@ def spawn_detached(
                 cwd=cwd,
                 start_new_session=True,
                 preexec_fn=first,
+                pass_fds=pass_fds,
             )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error

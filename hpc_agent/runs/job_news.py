@@ -1,4 +1,4 @@
-"""News of jobs: an empty file for each attempt that has ended, in one folder a queue.
+"""News of jobs: an empty file for each attempt that has ended, and each pilot that has started, in one folder a queue.
 
 The daemon lists that folder between two passes, so that it notices an end at once without a query of the scheduler or a
 look at each run directory. They are not evidence: without them the next pass comes later.
@@ -28,6 +28,10 @@ class JobNews:
         """
         folder = ensure_directory(self._folder / queue, mode=0o700)
         (folder / f"{attempt.task}.{attempt.id}").touch()
+
+    def folder(self, queue: QueueId) -> Path:
+        """For others that publish: any file in it is news."""
+        return self._folder / queue
 
     def take(self, queues: Iterable[QueueId]) -> bool:
         """Whether there are any for these queues; they are removed."""

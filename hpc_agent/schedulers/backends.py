@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -20,10 +21,13 @@ from hpc_agent.schedulers.base import (
     Share,
 )
 
+if TYPE_CHECKING:
+    from hpc_agent.schedulers.inspector import JobInspector
+
 
 def every() -> Iterator[Backend]:
-    """The batch systems in the order of the registry, then this machine."""
-    yield from map(registry.load, registry.BACKENDS)
+    """The batch systems in the order of the registry, then this machine, then pilots, which run inside of others."""
+    yield from map(registry.load, (*registry.BACKENDS, registry.PILOTS))
 
 
 def choose(settings: HpcSettings) -> Backend:
@@ -39,6 +43,32 @@ def create(
 ) -> Scheduler:
     """As ``Backend.create``."""
     return choose(settings).create(settings, clock, share=share, timeout=timeout)
+
+
+def with_pilots(scheduler: Scheduler, settings: HpcSettings, clock: Clock) -> Scheduler:
+    """The scheduler, with the pilots in front of it where a queue has them, or once had."""
+    if not _has_pilots(settings):
+        return scheduler
+    from hpc_agent.schedulers.pilots.scheduler import PilotScheduler
+
+    return PilotScheduler(scheduler, settings, clock)
+
+
+def inspector(settings: HpcSettings, clock: Clock) -> JobInspector:
+    """As ``Backend.inspector``, with the tasks in pilots."""
+    own: JobInspector = choose(settings).inspector(settings, clock)
+    scheduler = with_pilots(own.scheduler, settings, clock)
+    if scheduler is own.scheduler:
+        return own
+    from hpc_agent.schedulers.pilots.pilot_inspector import PilotInspector
+    from hpc_agent.schedulers.pilots.scheduler import PilotScheduler
+
+    assert isinstance(scheduler, PilotScheduler)
+    return PilotInspector(own, scheduler, clock)
+
+
+def _has_pilots(settings: HpcSettings) -> bool:
+    return any(queue.mode == "pilot" for queue in settings.queues.values()) or settings.pilots.is_dir()
 
 
 def describe(scheduler: Scheduler) -> JobOrigin:

@@ -39,6 +39,10 @@ class SubmitRequest:
     """File that takes the job's own stdout and stderr; its folder exists."""
     resources: Resources
     """What the script asks for; for schedulers that do not read ``#SBATCH`` lines."""
+    queue: str = ""
+    """Name of the queue whose pilots may run it; empty: it must be a job of its own."""
+    signal_ahead: float = 0.0
+    """Seconds before its time limit at which its agent ends the task; 0: not at all."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,10 @@ class CurrentJobClient(Protocol):
     def requeue(self) -> str:
         """Have it started again from its first line; empty, or why that cannot be."""
 
+    def release(self) -> None:
+        """Say that the task's process has ended and only its report is left: what the job was granted may go to
+        others."""
+
 
 class NullCurrentJob:
     """For a process in no job of a batch system, and for backends whose jobs cannot be asked about."""
@@ -169,6 +177,9 @@ class NullCurrentJob:
 
     def requeue(self) -> str:
         return "this process is not in a job that can be requeued"
+
+    def release(self) -> None:
+        """All of the job ends together."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,8 @@ class JobVariables:
     """Number of this node among the job's, from 0."""
     process_index: int = 0
     """Number of this process in its step, from 0."""
+    shares_control_group: bool = False
+    """Whether other tasks run in the same control group: its figures are not this task's."""
     in_step: bool = False
     """Whether a step of the job started this process, and not the job's script."""
 
@@ -282,6 +295,10 @@ class ScriptLanguage(Protocol):
     @property
     def staging_template(self) -> str:
         """For the job that builds an environment."""
+
+    @property
+    def pilot_template(self) -> str:
+        """For the job that runs many tasks; empty where there is none."""
 
     @property
     def probe_template(self) -> str:

@@ -23,6 +23,9 @@ LOCAL = "local"
 
 BACKENDS = (*BATCH_SYSTEMS, LOCAL)
 
+PILOTS = "pilots"
+"""Tasks in a pilot, a job of ours that runs many of them: no setting names it, it is in front of a batch system."""
+
 
 QUERY_COMMANDS = frozenset(
     {

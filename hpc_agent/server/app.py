@@ -12,7 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from hpc_agent.server.action import Batch
 from hpc_agent.server.api_fault import ApiFault, invalid
@@ -39,6 +40,17 @@ _FILE_HEADERS = {
 }
 
 
+_API_METHODS = ("GET", "POST", "PUT")
+
+
+class _ActionRoute(Route):
+    """Route of the API's actions, tried first: they are most of the requests, and the pages have dozens of routes."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        is_action = scope["type"] == "http" and parse_path(scope["path"]) is not None
+        return super().matches(scope) if is_action else (Match.NONE, {})
+
+
 @dataclass(frozen=True)
 class Parts:
     """Parts of the server that the routes lead to."""
@@ -55,6 +67,7 @@ def build(parts: Parts) -> Starlette:
     api, files = _Api(parts), _Files(parts)
     return Starlette(
         routes=[
+            _ActionRoute("/{path:path}", api.call, methods=_API_METHODS),
             *page_routes(parts.site),
             Route("/files", files.upload, methods=["POST"]),
             Route("/files/", files.upload, methods=["POST"]),
@@ -62,7 +75,7 @@ def build(parts: Parts) -> Starlette:
             Route("/files/", files.ping, methods=["GET"]),
             Route("/files/{path:path}", files.download, methods=["GET"]),
             Route("/files/{path:path}", files.delete, methods=["DELETE"]),
-            Route("/{path:path}", api.call, methods=["GET", "POST", "PUT"]),
+            Route("/{path:path}", api.call, methods=_API_METHODS),
         ],
         exception_handlers={HTTPException: _no_route, ClientDisconnect: _gone},
     )

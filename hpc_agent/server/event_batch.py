@@ -7,6 +7,7 @@ See docs/internals/clearml-protocol.md#event-types.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import msgspec
 from hpc_agent.server.action import Batch, Int64, Json, RequestBody
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.requests import decode
-from hpc_agent.server.store.event_store import Report, StoredChunk
+from hpc_agent.server.store.event_store import NewChunk, Report
 from hpc_agent.server.store.scalar_store import NewPoint
 from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import VALIDATION_ERROR
@@ -63,6 +64,8 @@ _TAGS = {
     "plot": "report",
 }
 _AnyEvent = _Log | _ScalarEvent | _ReportEvent
+_NOTHING: Json = {}
+_UNNAMED = (None, None, None)
 _FREQUENT = msgspec.json.Decoder(_Log | _ScalarEvent, strict=False)
 
 
@@ -78,7 +81,7 @@ class EventOwner(NamedTuple):
 class Reported:
     """Events of one task or model. ``points`` are those of scalars, by metric and variant."""
 
-    chunks: list[StoredChunk] = field(default_factory=list)
+    chunks: list[NewChunk] = field(default_factory=list)
     points: dict[tuple[str, str], list[NewPoint]] = field(default_factory=lambda: defaultdict(list))
     workers: dict[tuple[str, str], str] = field(default_factory=dict)
     """Who reported the last point of a metric and variant."""
@@ -109,12 +112,10 @@ def parsed(batch: Batch | Json, worker: str, now: datetime) -> EventBatch:
     """
     found = EventBatch(defaultdict(Reported), Counter())
     moment = int(now.timestamp() * 1000)
-    for sent in batch if isinstance(batch, list) else [batch]:
-        frequent = _frequent(sent)
-        raw = _object(sent) if frequent is None else {}
+    for event, raw in _all_frequent(batch) or _one_by_one(batch, found.problems):
         try:
-            _add(found, frequent or _typed(raw), raw, worker, moment)
-        except (InvalidEventFault, msgspec.ValidationError) as error:
+            _add(found, event, raw, worker, moment)
+        except InvalidEventFault as error:
             found.problems[str(error)] += 1
     return found
 
@@ -126,12 +127,28 @@ class InvalidEventFault(ApiFault):
         super().__init__(VALIDATION_ERROR, detail, **data)
 
 
-def _frequent(sent: bytes | Json) -> _Log | _ScalarEvent | None:
-    """A line that is of one of the two types that most events have, read at once; None for all other lines."""
+def _all_frequent(batch: Batch | Json) -> list[tuple[_AnyEvent, Json]] | None:
+    """The lines of a batch whose events are all of the two types that most have, read at once; None for others."""
+    if not isinstance(batch, list):
+        return None
     try:
-        return _FREQUENT.decode(sent) if isinstance(sent, bytes) else None
+        events = _FREQUENT.decode_lines(b"\n".join(batch))
     except (msgspec.MsgspecError, RecursionError):
         return None
+    # Two objects on one line: not a line of JSON.
+    return [(event, _NOTHING) for event in events] if len(events) == len(batch) else None
+
+
+def _one_by_one(batch: Batch | Json, problems: Counter[str]) -> Iterator[tuple[_AnyEvent, Json]]:
+    """The events that are valid, with all of their fields; what is wrong with the others goes to ``problems``."""
+    for sent in batch if isinstance(batch, list) else [batch]:
+        raw = _object(sent)
+        try:
+            event = _typed(raw)
+        except (InvalidEventFault, msgspec.ValidationError) as error:
+            problems[str(error)] += 1
+        else:
+            yield event, raw
 
 
 def _object(sent: bytes | Json) -> Json:
@@ -153,8 +170,9 @@ def _add(found: EventBatch, event: _AnyEvent, raw: Json, worker: str, moment: in
     worker = event.worker or worker
     owned = found.by_owner[EventOwner(event.task, event.model_event, event.allow_locked)]
     if isinstance(event, _Log):
-        own = (event.metric, event.variant, event.iter)
-        owned.chunks.append(StoredChunk(event.task, timestamp, event.level, worker, event.msg, *own))
+        line = (event.task, timestamp, event.level, worker, event.msg)
+        named = event.metric, event.variant, event.iter
+        owned.chunks.append(line if named == _UNNAMED else (*line, *named))
     elif isinstance(event, _ScalarEvent):
         series = (event.metric, event.variant)
         owned.points[series].append((event.iter, timestamp, event.value))

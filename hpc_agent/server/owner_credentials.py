@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.client_conf import client_conf
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.file_records import read_record, write_atomic, write_record
 from hpc_agent.redact import Secret
 from hpc_agent.server.store.documents import new_id

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
 from hpc_agent.git_credentials import CAREFUL_GIT, PROTOCOLS, GitCredential, settings_and_variables, ssh_command
 from hpc_agent.process import programs

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError

@@ -20,8 +20,11 @@ class JobMemory:
         *,
         own_groups: Path = Path("/proc/self/cgroup"),
         groups: Path = Path("/sys/fs/cgroup"),
+        is_shared: bool = False,
     ) -> None:
-        self._group = next((group for group in _groups(own_groups, groups) if _limit(group)), None)
+        """``is_shared``: other tasks run in our control group, whose figures are not this task's."""
+        found = () if is_shared else _groups(own_groups, groups)
+        self._group = next((group for group in found if _limit(group)), None)
         self.limit_mb = _limit(self._group) / _MB if self._group else granted_mb
         """None: nothing is known of a limit."""
         self.peak_mb = 0.0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import node_cache
 from hpc_agent.envs.archive import ArchiveError

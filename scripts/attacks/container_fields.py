@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.case import Case
-from hpc_agent.config.settings import DockerSettings
+from hpc_agent.config.clearml_settings import DockerSettings
 from hpc_agent.containers import start_script
 from hpc_agent.containers.choice import choose
 from hpc_agent.containers.docker import Docker

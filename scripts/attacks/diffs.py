@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.sources.source_store import SourceStore

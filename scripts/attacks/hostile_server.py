@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE
 

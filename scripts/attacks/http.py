@@ -165,7 +165,7 @@ def _basic(keys: Keys) -> str:
 
 
 def _with(headers: Callable[[Server], Headers], action: str) -> Callable[[Server], str]:
-    return lambda server: _admitted(server.call(action, {"name": "x", "type": "training"}, headers(server)))
+    return lambda server: _admitted(server.call(action, {"name": "new", "type": "training"}, headers(server)))
 
 
 MISUSED = [_case(f"credentials: {name}", _with(headers, "tasks.create")) for name, headers in _SCHEMES.items()]
@@ -207,7 +207,7 @@ LIFETIMES = [
     _case("token: asked for years", _token_of_a_year),
     _case("key: revoked, with a token in hand", _revoked),
     _case("job: edits its task after its end", _ended_job("tasks.edit", {"comment": "x", "force": True})),
-    _case("job: makes a task after its end", _ended_job("tasks.create", {"name": "x", "type": "training"})),
+    _case("job: makes a task after its end", _ended_job("tasks.create", {"name": "new", "type": "training"})),
     _case("job: starts its task after its end", _ended_job("tasks.started", {"force": True})),
 ]
 

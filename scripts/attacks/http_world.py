@@ -44,7 +44,7 @@ class Server:
         self.alice_keys, self.mallory_keys = self.member("alice"), self.member("mallory")
         self.alice, self.mallory = self.login(self.alice_keys), self.login(self.mallory_keys)
         self.task = self.new_task(self.alice)
-        self.model = self.must("models.create", {"name": "m", "uri": "u"}, self.alice)["id"]
+        self.model = self.must("models.create", {"name": "net", "uri": "u"}, self.alice)["id"]
         self.project = self.must("projects.create", {"name": "alice's"}, self.alice)["id"]
         self.queue = self.must("queues.create", {"name": "alice's"}, self.alice)["id"]
         self.must("workers.register", {"worker": "alice's"}, self.alice)
@@ -87,7 +87,7 @@ class Server:
         return Keys(pair["access_key"], pair["secret_key"])
 
     def new_task(self, headers: Headers, **fields: Any) -> str:
-        return str(self.must("tasks.create", {"name": "t", "type": "training", **fields}, headers)["id"])
+        return str(self.must("tasks.create", {"name": "task", "type": "training", **fields}, headers)["id"])
 
     def upload(self, name: str, content: bytes, headers: Headers) -> requests.Response:
         return self.send("POST", "/files", headers, files={name: (name, content)})

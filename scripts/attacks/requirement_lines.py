@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs.env_request import request_for

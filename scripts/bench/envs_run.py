@@ -23,9 +23,9 @@ from typing import Any
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration, load
-from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
@@ -387,7 +387,7 @@ _USE = """
 import subprocess
 from pathlib import Path
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.envs.env_store import EnvStore
 env = EnvStore(Path({cache!r}), Path({scratch!r}), PackageSettings(), SYSTEM).use({key!r}, print)
 subprocess.run([env.python, "-c", {imports!r}], check=True)

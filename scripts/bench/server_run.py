@@ -1,7 +1,7 @@
 """Benchmark of ``scripts/bench/server``: what the embedded server takes in, and how long calls wait meanwhile.
 
-What a row costs is processor time, of the server and of a plain write, which a busy machine does not lengthen. For
-latencies the machine must be otherwise idle; the clients run in this process, on the same processors as the server.
+What a row costs, and what the load needs, is processor time, which a busy machine lengthens little. For latencies the
+machine must be otherwise idle; the clients run in this process, on the same processors as the server.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ RATIO = 4.0
 BEHIND_S = 2.0
 QUEUE_S = 1.0
 """Of the 99th percentile, during a flood."""
+PROCESSORS = 2.0
+"""That the load may need, clients included."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def server(folder: Path) -> Iterator[Running]:
 def plain_writes(folder: Path, batches: int) -> dict[str, float]:
     """Microseconds of processor time for a row that SQLite writes to the same tables, one batch a transaction."""
     path = folder / "plain.db"
+    path.unlink(missing_ok=True)
     DocumentStore(path).close()
     database = sqlite3.connect(path, isolation_level=None)
     for pragma in ("journal_mode=WAL", "secure_delete=ON", "synchronous=NORMAL"):
@@ -135,7 +138,7 @@ def one_client(running: Running, action: str, bodies: list[bytes]) -> Taken:
 
 def rows_of_one_client(running: Running, folder: Path, task: str, batches: int) -> dict[str, float]:
     """Rows a second of one client, and what a row costs; the same for the smallest call."""
-    plain = plain_writes(folder, batches)
+    before = plain_writes(folder, batches)
     bodies = {
         "log lines": [lines(task, BATCH * number, BATCH) for number in range(batches)],
         "scalars": [scalars(task, BATCH * number, BATCH) for number in range(batches)],
@@ -145,25 +148,33 @@ def rows_of_one_client(running: Running, folder: Path, task: str, batches: int) 
         taken = one_client(running, "events.add_batch", of_kind)
         found[f"{name} a second, one client"] = BATCH * batches / taken.seconds
         found[f"{name}, us of the server"] = 1e6 * taken.processor / (BATCH * batches)
-        found[f"{name}, us of a plain write"] = plain[name]
+    # On a busy machine the same work takes more processor time at one moment than at another.
+    after = plain_writes(folder, batches)
+    for name in bodies:
+        found[f"{name}, us of a plain write"] = (before[name] + after[name]) / 2
     calls = 5 * batches
-    found["requests a second, one client"] = (
-        calls / one_client(running, "users.get_current_user", [b"{}"] * calls).seconds
-    )
+    taken = one_client(running, "users.get_current_user", [b"{}"] * calls)
+    found["requests a second, one client"] = calls / taken.seconds
+    found["smallest request, us of the server"] = 1e6 * taken.processor / calls
     return found
 
 
-def under_load(address: Address, tasks: list[str], queue: str, seconds: int, rate: int) -> Load:
+def under_load(running: Running, tasks: list[str], queue: str, seconds: int, rate: int) -> Load:
     """All tasks report at once, and a queue is used meanwhile."""
     load = Load()
+    address = running.address
+    executors = [executor(task, number, seconds, rate) for number, task in enumerate(tasks[1:])]
     end = time.monotonic() + seconds + 1
 
     async def run() -> None:
-        working = [executor(address, task, number, seconds, rate, load) for number, task in enumerate(tasks[1:])]
+        working = [each.run(address, rate, load) for each in executors]
         claims = queue_client(address, tasks[0], queue, lambda: time.monotonic() > end, load.queue_calls)
         await together(*working, claims)
 
+    of_server, own = running.processor_time(), time.process_time()
     asyncio.run(run())
+    load.server_processor = running.processor_time() - of_server
+    load.clients_processor = time.process_time() - own
     return load
 
 
@@ -193,16 +204,19 @@ def measured(arguments: argparse.Namespace) -> dict[str, float]:
         for task in tasks[1:]:
             running.call("tasks.started", task=task)
         found = rows_of_one_client(running, Path(folder), tasks[1], arguments.batches)
-        address = running.address
-        load = under_load(address, tasks, queue, arguments.seconds, arguments.rate)
+        load = under_load(running, tasks, queue, arguments.seconds, arguments.rate)
         found["errors under load"] = len(load.batches.errors + load.statuses.errors + load.queue_calls.errors)
         found["log lines a second under load"] = load.lines / arguments.seconds
         for name, seen in (("batches", load.batches), ("statuses", load.statuses), ("queue calls", load.queue_calls)):
             for share in (0.5, 0.99, 1.0):
                 found[f"{name} under load, s at {share:.0%}"] = seen.at(share)
+        found["processors for the load, of the server"] = load.server_processor / arguments.seconds
+        found["processors for the load, of the clients"] = load.clients_processor / arguments.seconds
         # A line waits for a second in its batch.
         found["console behind, s at 100%"] = max(load.behind)
-        calls, batches = during_a_flood(address, tasks, queue, arguments.seconds)
+        began, used = time.monotonic(), running.processor_time()
+        calls, batches = during_a_flood(running.address, tasks, queue, arguments.seconds)
+        found["processors that the server had, flood"] = (running.processor_time() - used) / (time.monotonic() - began)
         found["errors during a flood"] = len(calls.errors + batches.errors)
         found["log lines a second of the flood"] = 20_000 * len(batches.seconds) / arguments.seconds
         for share in (0.5, 0.99, 1.0):
@@ -218,6 +232,10 @@ def goals_of(found: dict[str, float]) -> list[dict[str, Any]]:
     )
     values = {"a row, times of a plain write": (of_server / plain, RATIO)}
     values["errors"] = (found["errors under load"] + found["errors during a flood"], 0.0)
+    values["processors for the load"] = (
+        sum(found[f"processors for the load, of the {who}"] for who in ("server", "clients")),
+        PROCESSORS,
+    )
     values["console behind, s"] = (found["console behind, s at 100%"], BEHIND_S)
     values["queue calls during a flood, s at 99%"] = (found["queue calls during a flood, s at 99%"], QUEUE_S)
     return [

@@ -28,7 +28,7 @@ from site_load.simulation import DAEMONS, Observed, Size, simulate
 from site_load.slurm_costs import slurm_costs
 from site_load.task_requests import task_requests
 
-from hpc_agent.config.settings import AgentSettings
+from hpc_agent.config.clearml_settings import AgentSettings
 
 PARTS = ("server", "slurm")
 SLURM_JOBS = 1000

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Works in steps and goes on with the first that is not done when its job starts again.
 #
-#     hpc-task --project p --name steps --script checkpoint.sh --queue cpu
+#     hpc-task --project runs --name steps --script checkpoint.sh --queue cpu
 #
 # A preemption, a time limit and a cancellation send SIGTERM, to this shell and to the program that it waits for. bash
 # runs the trap when that program has ended. Exit code 143 says that there is more to do: a task that ends with 0 is
@@ -14,7 +14,7 @@ mkdir -p "$folder"
 stopping=''
 trap 'stopping=1' TERM
 
-finished=$(cat "$folder/finished" 2>/dev/null || echo 0)
+finished=$(tail -n 1 "$folder/finished" 2>/dev/null || echo 0)
 echo "begins with step $((finished + 1))"
 for ((step = finished + 1; step <= steps; step++)); do
     status=0
@@ -27,10 +27,9 @@ for ((step = finished + 1; step <= steps; step++)); do
         echo "step $step failed with exit code $status" >&2
         exit "$status"
     fi
+    # This shell adds the line itself: SIGTERM could end a program in the middle.
+    echo "$step" >>"$folder/finished"
     echo "step $step done"
-    # A rename is whole or not at all, wherever the job ends.
-    echo "$step" >"$folder/unfinished"
-    mv "$folder/unfinished" "$folder/finished"
     if [ -n "$stopping" ] && [ "$step" -lt "$steps" ]; then
         echo "stopped after step $step"
         exit 143

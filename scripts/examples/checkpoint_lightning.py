@@ -1,7 +1,7 @@
 """Trains with Lightning and goes on from its checkpoint when its job starts again.
 
-    clearml-task --project p --name train --script checkpoint_lightning.py --packages clearml torch pytorch-lightning \
-        --skip-task-init --queue gpu
+    clearml-task --project runs --name train --script checkpoint_lightning.py --packages clearml torch \
+        pytorch-lightning --skip-task-init --queue gpu
 
 At SIGTERM the trainer ends after the batch that it is at, a callback saves, and the program ends with exit code 143.
 """

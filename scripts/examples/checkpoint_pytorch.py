@@ -1,6 +1,6 @@
 """Trains with PyTorch and goes on from its checkpoint when its job starts again.
 
-    clearml-task --project p --name train --script checkpoint_pytorch.py --packages clearml torch --skip-task-init \
+    clearml-task --project runs --name train --script checkpoint_pytorch.py --packages clearml torch --skip-task-init \
         --queue gpu
 
 A preemption, a time limit and a cancellation send SIGTERM. The loop then saves, and ends with exit code 143: only a

@@ -281,13 +281,18 @@ class Result:
         return len({story.task for story, found, _ in self.wrong() if found is kind})
 
     @property
+    def _has_pilots(self) -> bool:
+        """Whether the run had any: their tasks' jobs are counted in place of restarts."""
+        return any(start.restart.startswith("p") for story in self.stories for start in story.starts)
+
+    @property
     def is_right(self) -> bool:
         return not self.wrong() and not self.evidence.jobs_left
 
     def table(self) -> list[dict[str, object]]:
         """By kind of fault: how often, the tasks that it met, how they ended."""
         rows: list[dict[str, object]] = []
-        for kind in kinds(many_nodes=any(story.job.nodes > 1 for story in self.stories)):
+        for kind in kinds(many_nodes=any(story.job.nodes > 1 for story in self.stories), pilots=self._has_pilots):
             hits = [hit for hit in self.evidence.hits if hit.kind == kind]
             met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
             ends = Counter(story.seen.status for story in met)
@@ -341,16 +346,18 @@ def chaos(
     show: Callable[[Progress], None],
     load: bool = False,
     most_nodes: int = 1,
+    pilots: bool = False,
 ) -> Result:
     """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: together with processes that keep all
-    processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task."""
-    possible = kinds(many_nodes=most_nodes > 1)
+    processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task. ``pilots``:
+    some tasks run in pilots."""
+    possible = kinds(many_nodes=most_nodes > 1, pilots=pilots)
     faults = plan(max(len(possible), tasks // 4), seed, possible)
     folder.mkdir(parents=True, exist_ok=True)
     who = POLICIES[policy]
     with (
         spinning((os.cpu_count() or 1) if load else 0),
-        site(folder, cluster, who.argv, _AT_ONCE, slow=load) as (built, server),
+        site(folder, cluster, who.argv, _AT_ONCE, slow=load, pilots=pilots) as (built, server),
     ):
         evidence = Run(built, server, who, seed, jobs(tasks, seed, most_nodes), show).run_to_end(faults)
     evidence.save(folder)

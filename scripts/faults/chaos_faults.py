@@ -260,6 +260,25 @@ class Troublemaker:
             return False
         return self._hit(fault, since, [victim.task], job=victim.job, kills_rank=True)
 
+    def kill_pilot(self, fault: Fault) -> bool:
+        """The pilot alone: its tasks end with it."""
+        victim = self._victim(fault, lambda row: row.in_pilot and self._runs(row))
+        pid = self._site.pilot_process(victim.job) if victim else None
+        if victim is None or pid is None:
+            return False
+        since = time.time()
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return self._to_pilot(fault, since, victim)
+
+    def _to_pilot(self, fault: Fault, since: float, victim: Row) -> bool:
+        """What ends a pilot ends none of its tasks for good."""
+        tasks = {row.task for row in self._site.rows() if row.job == victim.job} | {victim.task}
+        # They get SIGTERM and their grace.
+        return self._hit(fault, since, sorted(tasks), time.time() + 10, job=victim.job)
+
     def _to_job(self, fault: Fault, fits: Callable[[Row], bool], *command: str, cancels: bool = False) -> bool:
         tried: set[str] = set()
         for _ in range(5):
@@ -269,6 +288,8 @@ class Troublemaker:
             tried.add(victim.job)
             since = time.time()
             done = self._site.slurm(*command, victim.job).returncode == 0
+            if victim.in_pilot and done:
+                return self._to_pilot(fault, since, victim)
             # One that ended meanwhile, or may not be requeued, is refused. scancel exits 0 for one that has ended, and
             # may fail although slurmctld, on its way out, has done it: accounting tells in the end.
             if done or cancels:
@@ -327,10 +348,12 @@ KINDS: dict[str, tuple[str, Action]] = {
     "sbatch timed out, job queued": ("job", Troublemaker.accepted),
     "sbatch timed out, no job": ("job", Troublemaker.refused),
     "rank killed": ("job", Troublemaker.kill_rank),
+    "pilot killed": ("job", Troublemaker.kill_pilot),
 }
 """What may go wrong → the part that only one fault at a time may touch, and how it is made."""
 
 
-def kinds(*, many_nodes: bool) -> list[str]:
-    """Those that a run's tasks can meet; ``many_nodes``: some of them run on several."""
-    return [kind for kind in KINDS if many_nodes or kind != "rank killed"]
+def kinds(*, many_nodes: bool, pilots: bool = False) -> list[str]:
+    """Those that a run's tasks can meet; ``many_nodes``: some of them run on several; ``pilots``: some in pilots."""
+    left_out = {"rank killed": not many_nodes, "pilot killed": not pilots}
+    return [kind for kind in KINDS if not left_out.get(kind, False)]

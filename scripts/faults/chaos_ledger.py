@@ -39,6 +39,9 @@ with open(path) as file:
 still_alive = [words[1] for words in before if ticks(words[1]) == words[3]]
 job = os.environ.get("SLURM_JOB_ID", "?")
 restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+if ":pilot:" in os.environ.get("CLEARML_WORKER_ID", ""):
+    # The pilot's job, and this task's own id in it.
+    job, restart = os.environ["CLEARML_WORKER_ID"].split(":")[-2:]
 note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), restart, *still_alive)
 first = {lines_a_start} * len(before)
 for number in range(first, first + {lines}):
@@ -78,7 +81,7 @@ class Start:
     node: str
     """Several, with commas, where it is the start of all ranks."""
     restart: str = "0"
-    """Slurm's count of the job's restarts."""
+    """Slurm's count of the job's restarts; in a pilot the id of the task's job."""
     still_alive: Sequence[int] = ()
     """Processes of the same task that lived at that time."""
     lines: list[int] = field(default_factory=list)

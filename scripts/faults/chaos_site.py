@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,11 @@ QUEUES = {
     "once": "max_restarts: 0",
 }
 """By how a task goes on when its job was ended by the machinery."""
+
+PILOTS = """mode: pilot, max_restarts: 20, resources { partition: main, time_limit: 10 }, pilot {
+    resources { num_cpus: 2, memory_gb: 2, time_limit: 60 }, max_pilots: 3, idle_time: 5
+}"""
+"""Of the queue "again": its tasks on the partition main then run in pilots, the others have jobs of their own."""
 
 SLURMD_TIMEOUT_S = 15
 _CONF = """
@@ -92,6 +97,8 @@ class Row:
     node: str
     """Several with commas."""
     partition: str
+    in_pilot: bool = False
+    """The job is a pilot, which has other tasks too."""
 
     @property
     def nodes(self) -> Sequence[str]:
@@ -102,9 +109,19 @@ class Site:
     """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
 
     def __init__(
-        self, folder: Path, cluster: Cluster, bench: Bench, argv: Sequence[str], max_jobs: int, *, slow: bool
+        self,
+        folder: Path,
+        cluster: Cluster,
+        bench: Bench,
+        argv: Sequence[str],
+        max_jobs: int,
+        *,
+        slow: bool,
+        pilots: bool = False,
     ) -> None:
+        """``pilots``: tasks of one queue run in pilots."""
         self.folder = folder
+        self._lines = {**QUEUES, "again": PILOTS} if pilots else QUEUES
         self.cluster = cluster
         self.bench = bench
         self.server_lock = threading.Lock()
@@ -128,7 +145,7 @@ class Site:
     def _write(self, max_jobs: int, *, slow: bool) -> None:
         for name in ("bin", "templates", "ledgers"):
             (self.folder / name).mkdir(exist_ok=True)
-        queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in QUEUES.items())
+        queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in self._lines.items())
         words = {"server": self.bench.conf, "proxy": self.bench.proxy.url, "folder": self.folder}
         (self.folder / "clearml.conf").write_text(_CONF.format(queues=queues, max_jobs=max_jobs, **words))
         (self.folder / "templates" / "back.sbatch.j2").write_text(_BACK)
@@ -190,7 +207,30 @@ class Site:
                 for job, state, partition, node, name in filled
                 if name.startswith("clearml_task_")
             ]
+            self._last += self._rows_of_pilots({row[0] for row in filled})
         return self._last
+
+    def _rows_of_pilots(self, live: Container[str]) -> list[Row]:
+        """The tasks that run in pilots. ``live``: jobs that squeue lists."""
+        found = []
+        for path in (self.folder / "hpc" / "pilots").glob("*/open/*.claim"):
+            # The pilot may be at it: what is gone has ended.
+            with suppress(OSError, ValueError):
+                claim = json.loads(path.read_text())
+                name = json.loads(path.with_suffix(".task").read_text())["name"]
+                if claim["pilot"] in live and not path.with_suffix(".end").exists():
+                    task = name.removeprefix("clearml_task_").partition("_")[0]
+                    found.append(Row(task, claim["pilot"], "RUNNING", claim["node"], "main", in_pilot=True))
+        return found
+
+    def pilot_process(self, job: str) -> int | None:
+        """Pid of a pilot itself; None where no task names it any more."""
+        for path in (self.folder / "hpc" / "pilots").glob("*/open/*.claim"):
+            with suppress(OSError, ValueError):
+                claim = json.loads(path.read_text())
+                if claim["pilot"] == job:
+                    return int(claim["process"]["pid"])
+        return None
 
     def accounting(self) -> str:
         """How each start of each job ended, as ``chaos_judge.ended_by_slurm`` reads it; empty where there is no sacct.
@@ -313,16 +353,16 @@ PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 @contextmanager
 def site(
-    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False
+    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False, pilots: bool = False
 ) -> Iterator[tuple[Site, ServerProcess]]:
-    """``slow``: the program under test gets late answers from server and Slurm."""
+    """``slow``: the program under test gets late answers from server and Slurm. ``pilots``: as ``Site``."""
     server = ServerProcess(folder / "server")
     try:
         with troubled(server.url) as proxy:
             if slow:
                 proxy.delay = lambda _endpoint: random.random() ** 3 * _SLOW_ANSWER_S
             bench = Bench(folder, proxy, server.folder / "clearml.conf")
-            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow)
+            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow, pilots=pilots)
             try:
                 built.tune()
                 yield built, server

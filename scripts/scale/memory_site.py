@@ -21,9 +21,11 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
+from hpc_agent.config.clearml_settings import ApiSettings
+from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
-from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId, WorkerId

@@ -21,7 +21,8 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
-from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.schedulers import backends

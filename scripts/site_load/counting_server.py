@@ -15,7 +15,7 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.redact import Secret
 from hpc_agent.retry import Budget

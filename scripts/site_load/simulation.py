@@ -18,8 +18,10 @@ import msgspec
 
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
-from hpc_agent.daemon.loop import REPORT_INTERVAL_S, Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
+from hpc_agent.daemon.worker_reports import REPORT_INTERVAL_S
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, SubmissionRecord

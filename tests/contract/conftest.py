@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from clearml_server import ClearmlServer
 from http_api import Api
+from sdk_programs import SdkPrograms
 from server_core import ServerCore
 
 from hpc_agent.api.client import Client
@@ -19,6 +20,13 @@ def api(clearml_server: ClearmlServer) -> Iterator[Api]:
     client = Api(clearml_server.url, clearml_server.conf)
     yield client
     client.http.close()
+
+
+@pytest.fixture(scope="module")
+def program(peers: Path, clearml_server: ClearmlServer, tmp_path_factory: pytest.TempPathFactory) -> SdkPrograms:
+    """Runs programs with the SDK in a home of the module's own."""
+    home = tmp_path_factory.mktemp("home")
+    return SdkPrograms(peers, {**clearml_server.env, "HOME": str(home)}, home)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_order_of_a_queue_is_changed(api: Api, browser: Window, queue: str) -> N
 
 def test_keys_search_walk_select_and_open(api: Api, browser: Window) -> None:
     project = api("projects.create", name="by keys")["id"]
-    for name in ("a", "b", "c"):
+    for name in ("run a", "run b", "run c"):
         api.task(name, project=project)
     page = browser.open(f"/projects/{project}/tasks?order=name")
     page.keyboard.press("/")
@@ -190,10 +190,10 @@ def test_keys_search_walk_select_and_open(api: Api, browser: Window) -> None:
     page.keyboard.press("Escape")
     for key in ("j", "j", "x"):
         page.keyboard.press(key)
-    expect(page.get_by_label("Select b")).to_be_checked()
+    expect(page.get_by_label("Select run b")).to_be_checked()
     page.keyboard.press("j")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="c", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="run c", exact=True)).to_be_visible()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.keyboard.press("Escape")
@@ -251,6 +251,16 @@ def test_a_hostile_task_is_shown_as_it_is_written(api: Api, browser: Window) -> 
         assert page.locator("img[src=x]").count() == 0
         assert page.evaluate("[document.documentElement.id, document.body.id]") == ["", ""]
         assert page.evaluate("[...document.scripts].every((script) => script.src)")
+
+
+def test_a_phone_shows_the_whole_navigation(browser: Window) -> None:
+    page = browser.open("/dashboard")
+    page.set_viewport_size({"width": 420, "height": 800})
+    links = page.get_by_role("navigation", name="Main").get_by_role("link").all()
+    assert [link.inner_text().strip() for link in links][:2] == ["Dashboard", "Projects"]
+    for link in links:
+        box = link.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 420
 
 
 WIDTHS = (360, 820, 1400)

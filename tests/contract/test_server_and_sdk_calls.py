@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import textwrap
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
-from clearml_server import ClearmlServer
+from sdk_programs import SdkPrograms
 
 from hpc_agent.server.left_out import LEFT_OUT, is_left_out
 from hpc_agent.server.listing import OPTIONS
@@ -35,34 +28,8 @@ LIST_CALLS = """
     print(json.dumps(calls))
 """
 
-Program = Callable[[str], dict[str, Any]]
 
-
-@pytest.fixture(scope="module")
-def program(peers: Path, clearml_server: ClearmlServer, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """Runs a program with the SDK; returns the JSON of its last line that begins with ``{``."""
-    home = tmp_path_factory.mktemp("home")
-
-    def run(text: str) -> dict[str, Any]:
-        (home / "program.py").write_text(textwrap.dedent(text), encoding="utf-8")
-        ended = subprocess.run(
-            [peers / "python", "program.py"],
-            cwd=home,
-            env={**clearml_server.env, "HOME": str(home)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-        found: dict[str, Any] = json.loads(lines[-1])
-        return found
-
-    return run
-
-
-def test_every_call_of_the_sdk_is_answered_or_left_out_for_a_reason(program: Program) -> None:
+def test_every_call_of_the_sdk_is_answered_or_left_out_for_a_reason(program: SdkPrograms) -> None:
     calls = program(LIST_CALLS)
     assert len(calls) > 150
     assert [name for name in sorted(calls) if name not in ENDPOINTS and not is_left_out(name)] == []
@@ -71,7 +38,7 @@ def test_every_call_of_the_sdk_is_answered_or_left_out_for_a_reason(program: Pro
 
 
 @pytest.mark.parametrize("service", ["tasks", "models", "projects", "queues", "users"])
-def test_every_field_of_the_sdks_lists_is_a_filter_or_an_option(program: Program, service: str) -> None:
+def test_every_field_of_the_sdks_lists_is_a_filter_or_an_option(program: SdkPrograms, service: str) -> None:
     fields = program(LIST_CALLS).get(f"{service}.get_all", [])
     (table,) = (table for table in DOCUMENTS if table.name == service)
     # The SDK's own schema still has a field of Hyper-Datasets' tasks.
@@ -79,7 +46,7 @@ def test_every_field_of_the_sdks_lists_is_a_filter_or_an_option(program: Program
     assert [name for name in fields if name.partition(".")[0] not in known] == []
 
 
-def test_a_pipeline_of_decorated_functions_runs(program: Program) -> None:
+def test_a_pipeline_of_decorated_functions_runs(program: SdkPrograms) -> None:
     found = program(
         """
         import json
@@ -100,7 +67,7 @@ def test_a_pipeline_of_decorated_functions_runs(program: Program) -> None:
     assert found == {"sum": 3}
 
 
-def test_tasks_and_models_are_deleted_by_the_sdk(program: Program) -> None:
+def test_tasks_and_models_are_deleted_by_the_sdk(program: SdkPrograms) -> None:
     found = program(
         """
         import json
@@ -125,7 +92,7 @@ def test_tasks_and_models_are_deleted_by_the_sdk(program: Program) -> None:
     assert found == {"removed": True, "left": [], "deleted": True, "fresh": True}
 
 
-def test_tags_exclude_and_a_minimizing_order_ranks_as_on_clearmls_server(program: Program) -> None:
+def test_tags_exclude_and_a_minimizing_order_ranks_as_on_clearmls_server(program: SdkPrograms) -> None:
     found = program(
         """
         import json
@@ -153,7 +120,7 @@ def test_tags_exclude_and_a_minimizing_order_ranks_as_on_clearmls_server(program
     assert found == {"tags": ["high", "none"], "best": ["low", "high"]}
 
 
-def test_a_trigger_fires_for_what_is_new_alone(program: Program) -> None:
+def test_a_trigger_fires_for_what_is_new_alone(program: SdkPrograms) -> None:
     found = program(
         """
         import json, time
@@ -184,7 +151,7 @@ def test_a_trigger_fires_for_what_is_new_alone(program: Program) -> None:
     assert found == {"before": 0, "new": True}
 
 
-def test_an_api_client_makes_calls_about_many(program: Program) -> None:
+def test_an_api_client_makes_calls_about_many(program: SdkPrograms) -> None:
     found = program(
         """
         import json

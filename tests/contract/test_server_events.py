@@ -228,6 +228,34 @@ def test_events_of_all_kinds_are_scrolled_in_order_of_time(api: Api, written: st
     assert newest[0]["msg"] == "9b"
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_pages_of_events_of_one_moment_miss_none_and_repeat_none(api: Api, order: str, size: int) -> None:
+    task = api.task()
+    plot = {"type": "plot", "task": task, "metric": "p", "variant": "v", "iter": 1, "timestamp": 7, "plot_str": "{}"}
+    image = {**plot, "type": "training_debug_image", "url": "u"}
+    logs = [log(task, text, moment) for text, moment in (("a", 7), ("b", 7), ("c", 9))]
+    send(api, *logs, *(scalar(task, i, 1.0, timestamp=7) for i in range(3)), plot, image)
+    shown: list[Any] = []
+    scroll = None
+    while True:
+        page = api("events.get_task_events", task=task, order=order, batch_size=size, scroll_id=scroll)
+        assert page["total"] == 8
+        if not page["events"]:
+            break
+        shown += page["events"]
+        scroll = page["scroll_id"]
+    whole = api("events.get_task_events", task=task)["events"]
+    assert len(whole) == 8
+    assert shown == (whole if order == "asc" else whole[::-1])
+
+
+@pytest.mark.parametrize("scroll", ["1", "[7]", "[7,9,[1]]", "[7,0,[]]", f"[{10**30},0,[1]]", f"[7,0,[{10**30}]]", "x"])
+def test_a_scroll_id_of_another_server_is_refused(api: Api, scroll: str) -> None:
+    task = api.task()
+    assert api.ask("events.get_task_events", {"task": task, "scroll_id": scroll}).code == "400/12"
+
+
 def test_published_tasks_take_no_events_unless_allowed(api: Api) -> None:
     task = api.task()
     api("tasks.publish", task=task, force=True)
@@ -238,7 +266,7 @@ def test_published_tasks_take_no_events_unless_allowed(api: Api) -> None:
 
 
 def test_events_of_models_go_with_the_model(api: Api) -> None:
-    model = api("models.create", name="m", uri="u")["id"]
+    model = api("models.create", name="net", uri="u")["id"]
     assert send(api, scalar(model, 1, 1.0, model_event=True)).data["added"] == 1
     assert send(api, scalar(model, 1, 1.0)).code == "400/131"
     assert api("events.scalar_metrics_iter_histogram", task=model, model_events=True)["loss"]["train"]["y"] == [1.0]

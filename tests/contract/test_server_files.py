@@ -208,7 +208,7 @@ def members(api: Api) -> Members:
 
     users = [api("auth.create_user", name=name)["id"] for name in ("alice", "bob")]
     alice, bob = (login(api("auth.create_credentials", user=user)["credentials"]) for user in users)
-    made = api.raw("/tasks.create", "POST", json={"name": "t", "type": "training"}, headers=alice).json()
+    made = api.raw("/tasks.create", "POST", json={"name": "task", "type": "training"}, headers=alice).json()
     task = made["data"]["id"]
     return alice, bob, login(api("auth.create_task_credentials", task=task)["credentials"]), task
 

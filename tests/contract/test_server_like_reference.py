@@ -182,11 +182,11 @@ def test_what_lacks_a_value_comes_last_in_either_order(server: ServerCore) -> No
 
 def test_parameters_are_ordered_as_numbers(server: ServerCore) -> None:
     for value in ("10", "9", "1e-3", "0.02", "text", "-1"):
-        new_task(server, value, hyperparams={"Args": {"lr.x": {"value": value}}})
+        new_task(server, f"lr {value}", hyperparams={"Args": {"lr.x": {"value": value}}})
     new_task(server, "none at all")
-    expected = ["-1", "1e-3", "0.02", "9", "10", "text", "none at all"]
+    expected = ["lr -1", "lr 1e-3", "lr 0.02", "lr 9", "lr 10", "lr text", "none at all"]
     assert names(server, order_by=["hyperparams.Args.lr%2Ex.value"]) == expected
-    assert names(server, **{"hyperparams.Args.lr%2Ex.value": ["9", "10"]}) == ["10", "9"]
+    assert names(server, **{"hyperparams.Args.lr%2Ex.value": ["9", "10"]}) == ["lr 10", "lr 9"]
 
 
 def test_projects_inside_a_project_are_listed_with_it(server: ServerCore) -> None:
@@ -377,3 +377,30 @@ def test_a_line_of_a_metric_keeps_it(server: ServerCore) -> None:
     server("events.add", type="log", task=task, msg="x", metric="m", variant="v", iter=7)
     (event,) = server("events.get_task_log", task=task)["events"]
     assert (event["metric"], event["variant"], event["iter"]) == ("m", "v", 7)
+
+
+@pytest.mark.parametrize("name", ["", "ab", " ab ", "é "])
+def test_names_have_three_characters(server: ServerCore, name: str) -> None:
+    task, queue, project = new_task(server), server("queues.create", name="gpus")["id"], "projects.create"
+    model = server("models.create", name="a model", uri="u")["id"]
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("tasks.create", {"type": "training"}),
+        ("tasks.edit", {"task": task}),
+        ("tasks.update", {"task": task}),
+        ("queues.create", {}),
+        ("queues.update", {"queue": queue}),
+        ("models.create", {"uri": "u"}),
+        ("models.edit", {"model": model}),
+        ("models.update_for_task", {"task": task, "uri": "u"}),
+    ]
+    if name:
+        calls += [(project, {}), ("reports.create", {})]
+    for action, fields in calls:
+        assert server.administrator.ask(action, {**fields, "name": name}).code == "400/800", action
+
+
+def test_blanks_around_a_name_are_dropped_and_parts_of_a_project_count_together(server: ServerCore) -> None:
+    assert server("tasks.get_by_id", task=new_task(server, " abc "))["task"]["name"] == "abc"
+    assert server("projects.create", name="outer/x")["id"]
+    assert server.administrator.ask("projects.create", {"name": "x/inner"}).code == "400/800"
+    assert server("projects.get_all", name="^x$")["projects"] == []

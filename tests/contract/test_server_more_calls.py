@@ -388,7 +388,7 @@ def test_a_report_is_a_hidden_task_in_a_hidden_project(server: ServerCore) -> No
     server("reports.archive", task=made["id"])
     assert server("reports.unarchive", task=made["id"]) == {"unarchived": 1}
     assert server("reports.delete", task=made["id"], force=True) == {"deleted": True}
-    assert server.administrator.ask("reports.update", {"task": new_task(server), "name": "x"}).code == "400/126"
+    assert server.administrator.ask("reports.update", {"task": new_task(server), "name": "new"}).code == "400/126"
 
 
 def test_a_report_shows_data_of_tasks(server: ServerCore) -> None:

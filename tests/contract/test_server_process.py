@@ -210,7 +210,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
 ) -> None:
     server = start_clearml_server()
     api = connect(server)
-    traffic = Traffic(api, api("queues.create", name="q")["id"])
+    traffic = Traffic(api, api("queues.create", name="gpus")["id"])
     threads = [threading.Thread(target=traffic.run, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()

@@ -108,7 +108,7 @@ def test_json_that_curl_calls_a_form_is_read_as_json(api: Api) -> None:
 
 
 def test_nulls_are_missing_and_unknown_fields_are_ignored(api: Api) -> None:
-    task = api("tasks.create", name="n", type="training", project=None, comment=None, method="get")["id"]
+    task = api("tasks.create", name="new", type="training", project=None, comment=None, method="get")["id"]
     assert "project" not in api("tasks.get_by_id", task=task, only_fields=None)["task"]
 
 

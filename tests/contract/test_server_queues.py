@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from http_api import Answered, Api
+from server_core import ServerCore
 
 
 def tasks_of(api: Api, queue: str) -> list[str]:
@@ -18,7 +19,7 @@ def tasks_of(api: Api, queue: str) -> list[str]:
 @pytest.fixture
 def three(api: Api, queue: str) -> list[str]:
     """Three tasks waiting in ``queue``."""
-    ids = [api.task(f"q{i}") for i in range(3)]
+    ids = [api.task(f"task {i}") for i in range(3)]
     for task in ids:
         api("tasks.enqueue", task=task, queue=queue)
     return ids
@@ -100,18 +101,16 @@ def test_missing_queue_has_its_own_subcode_in_each_call(api: Api) -> None:
     assert api.status(task) == "created"
 
 
-def test_the_default_queue_is_the_one_tagged_so(api: Api) -> None:
+def test_the_default_queue_is_the_one_tagged_so(server: ServerCore) -> None:
     # A new server has one, as ClearML's has.
-    (made,) = api("queues.get_all", name="^default$")["queues"]
-    assert api("queues.get_default") == {"id": made["id"], "name": "default"}
-    api("queues.delete", queue=made["id"])
-    assert api.ask("queues.get_default").code == "400/707"
-    first = api("queues.create", name="default one", system_tags=["default"])["id"]
-    assert api("queues.get_default") == {"id": first, "name": "default one"}
-    second = api("queues.create", name="default two", system_tags=["default"])["id"]
-    assert api.ask("queues.get_default").code == "400/708"
-    for queue in (first, second):
-        api("queues.delete", queue=queue)
+    (made,) = server("queues.get_all", name="^default$")["queues"]
+    assert server("queues.get_default") == {"id": made["id"], "name": "default"}
+    server("queues.delete", queue=made["id"])
+    assert server.administrator.ask("queues.get_default").code == "400/707"
+    first = server("queues.create", name="default one", system_tags=["default"])["id"]
+    assert server("queues.get_default") == {"id": first, "name": "default one"}
+    server("queues.create", name="default two", system_tags=["default"])
+    assert server.administrator.ask("queues.get_default").code == "400/708"
 
 
 def test_dequeue_with_a_new_status_is_how_the_reference_agent_claims(api: Api, queue: str, three: list[str]) -> None:

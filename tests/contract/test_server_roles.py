@@ -31,7 +31,7 @@ def bob(server: ServerCore) -> Caller:
 
 
 def new_task(caller: Any, **fields: Any) -> str:
-    return str(caller("tasks.create", **{"name": "t", "type": "training", **fields})["id"])
+    return str(caller("tasks.create", **{"name": "task", "type": "training", **fields})["id"])
 
 
 def test_every_endpoint_has_a_permission() -> None:
@@ -76,7 +76,7 @@ class Things:
         caller("workers.register", worker=f"worker {suffix}")
         self.ids = {
             OwnerKind.TASK: task,
-            OwnerKind.MODEL: caller("models.create", name="m", uri="u")["id"],
+            OwnerKind.MODEL: caller("models.create", name="net", uri="u")["id"],
             OwnerKind.PROJECT: caller("projects.create", name=f"project {suffix}")["id"],
             OwnerKind.QUEUE: queue,
             OwnerKind.WORKER: f"worker {suffix}",
@@ -97,7 +97,7 @@ class Things:
         """A request for this endpoint on these things, with all that it must have."""
         row = PERMISSIONS[name]
         fields: dict[str, Any] = {
-            "name": "n",
+            "name": "new",
             "uri": "u",
             "requirements": {},
             "hyperparams": [],
@@ -209,7 +209,7 @@ def test_events_of_anothers_task_are_refused_in_every_spelling(
 
 
 def test_a_model_that_a_task_only_names_is_not_published_with_it(alice: Caller, bob: Caller) -> None:
-    model = alice("models.create", name="m", uri="u", ready=False)["id"]
+    model = alice("models.create", name="net", uri="u", ready=False)["id"]
     task = new_task(bob, models={"output": [{"name": "m", "model": model}]})
     bob("tasks.publish", task=task, force=True)
     assert alice("models.get_by_id", model=model)["model"]["ready"] is False
@@ -305,7 +305,7 @@ def test_no_token_lives_longer_than_a_month(server: ServerCore, seconds: int | N
 
 
 def test_a_job_does_with_its_task_what_running_it_needs(server: ServerCore, alice: Caller) -> None:
-    queue = server("queues.create", name="q")["id"]
+    queue = server("queues.create", name="gpus")["id"]
     task = new_task(alice)
     alice("tasks.enqueue", task=task, queue=queue)
     job = server.job(task)
@@ -316,7 +316,7 @@ def test_a_job_does_with_its_task_what_running_it_needs(server: ServerCore, alic
     job("workers.status_report", worker="node:1", task=task)
     job("events.add", type="log", task=task, msg="hello")
     job("tasks.add_or_update_artifacts", task=task, artifacts=[{"key": "a"}])
-    model = job("models.create", name="m", uri="u", task=task)["id"]
+    model = job("models.create", name="net", uri="u", task=task)["id"]
     job("models.edit", model=model, comment="c")
     job("tasks.add_or_update_model", task=task, name="m", model=model, type="output")
     # A preempted job puts its task back to the head of its queue, and is let in again.
@@ -359,7 +359,7 @@ def test_a_job_may_not_report_as_a_users_worker(server: ServerCore, alice: Calle
 
 
 def test_a_job_makes_and_runs_child_tasks(server: ServerCore, alice: Caller) -> None:
-    queue = server("queues.create", name="q")["id"]
+    queue = server("queues.create", name="gpus")["id"]
     job = server.job(new_task(alice))
     child = new_task(job, project=job("projects.create", name="steps")["id"])
     copy = job("tasks.clone", task=child)["id"]
@@ -399,7 +399,7 @@ def test_credentials_end_with_their_task(server: ServerCore, alice: Caller) -> N
     assert job("tasks.get_by_id", task=task)["task"]["status"] == "completed"
     for action, fields in (
         ("tasks.edit", {"task": task, "comment": "x", "force": True}),
-        ("tasks.create", {"name": "n", "type": "training"}),
+        ("tasks.create", {"name": "new", "type": "training"}),
         ("tasks.started", {"task": task, "force": True}),
     ):
         answer = job.ask(action, fields)
@@ -416,7 +416,7 @@ def test_the_job_of_a_deleted_task_reads_for_a_while_that_it_is_gone(server: Ser
     alice("tasks.started", task=task)
     alice("tasks.delete", task=task, force=True)
     assert job.ask("tasks.get_by_id", {"task": task}).code == "400/101"
-    assert job.ask("tasks.create", {"name": "x", "type": "training"}).code == FORBIDDEN
+    assert job.ask("tasks.create", {"name": "new", "type": "training"}).code == FORBIDDEN
     server.sweep(seconds=1)
     assert job.ask("tasks.get_by_id", {"task": task}).code == "400/101"
     server.sweep(seconds=LINGER.total_seconds())
@@ -443,7 +443,7 @@ def test_enqueuing_again_invalidates_credentials_of_the_earlier_job(server: Serv
     earlier = server.job(task)
     alice("tasks.started", task=task)
     alice("tasks.failed", task=task)
-    alice("tasks.enqueue", task=task, queue_name="q")
+    alice("tasks.enqueue", task=task, queue_name="gpus")
     assert earlier.ask("tasks.get_all").code == "401/22"
     assert server.job(task)("tasks.get_by_id", task=task)["task"]["status"] == "queued"
 

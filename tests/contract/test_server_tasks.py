@@ -213,9 +213,9 @@ def test_only_fields_reach_into_objects(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def five(api: Api) -> str:
-    """A project with five tasks named n0 to n4; n3 is completed and n4 archived."""
+    """A project with five tasks named no0 to no4; no3 is completed and no4 archived."""
     project = str(api("projects.create", name="five")["id"])
-    ids = [api.task(f"n{i}", project=project, tags=[f"t{i}", "all"], comment=f"c{9 - i}") for i in range(5)]
+    ids = [api.task(f"no{i}", project=project, tags=[f"t{i}", "all"], comment=f"c{9 - i}") for i in range(5)]
     api("tasks.completed", task=ids[3], force=True)
     api("tasks.archive", tasks=[ids[4]])
     return project
@@ -224,27 +224,27 @@ def five(api: Api) -> str:
 @pytest.mark.parametrize(
     ("filters", "names"),
     [
-        ({}, "n0 n1 n2 n3 n4"),
-        ({"name": "^N[12]$"}, "n1 n2"),
-        ({"name": ["n1", "n4"]}, "n1 n4"),
-        ({"status": ["completed"]}, "n3"),
-        ({"status": ["-completed"]}, "n0 n1 n2 n4"),
-        ({"system_tags": ["-archived"]}, "n0 n1 n2 n3"),
-        ({"system_tags": ["__$all", "__$not", "archived"]}, "n0 n1 n2 n3"),
-        ({"tags": ["t0", "t2"]}, "n0 n2"),
+        ({}, "no0 no1 no2 no3 no4"),
+        ({"name": "^No[12]$"}, "no1 no2"),
+        ({"name": ["no1", "no4"]}, "no1 no4"),
+        ({"status": ["completed"]}, "no3"),
+        ({"status": ["-completed"]}, "no0 no1 no2 no4"),
+        ({"system_tags": ["-archived"]}, "no0 no1 no2 no3"),
+        ({"system_tags": ["__$all", "__$not", "archived"]}, "no0 no1 no2 no3"),
+        ({"tags": ["t0", "t2"]}, "no0 no2"),
         ({"tags": ["__$and", "t0", "t2"]}, ""),
-        ({"tags": ["__$and", "t0", "all"]}, "n0"),
+        ({"tags": ["__$and", "t0", "all"]}, "no0"),
         ({"type": "testing"}, ""),
-        ({"order_by": ["-name"]}, "n4 n3 n2 n1 n0"),
-        ({"order_by": ["comment"]}, "n4 n3 n2 n1 n0"),
-        ({"order_by": ["name"], "page": 1, "page_size": 2}, "n2 n3"),
+        ({"order_by": ["-name"]}, "no4 no3 no2 no1 no0"),
+        ({"order_by": ["comment"]}, "no4 no3 no2 no1 no0"),
+        ({"order_by": ["name"], "page": 1, "page_size": 2}, "no2 no3"),
         ({"page": 9, "page_size": 2}, ""),
         ({"created": [">2000-01-01T00:00:00", "<2001-01-01T00:00:00"]}, ""),
-        ({"created": ["2000-01-01T00:00:00Z", None]}, "n0 n1 n2 n3 n4"),
-        ({"_any_": {"fields": ["name", "comment"], "pattern": "n0|c8"}}, "n0 n1"),
-        ({"_all_": {"fields": ["name", "status"], "pattern": "n|e"}, "name": "n3"}, "n3"),
-        ({"search_text": "N2"}, "n2"),
-        ({"parent": [None]}, "n0 n1 n2 n3 n4"),
+        ({"created": ["2000-01-01T00:00:00Z", None]}, "no0 no1 no2 no3 no4"),
+        ({"_any_": {"fields": ["name", "comment"], "pattern": "no0|c8"}}, "no0 no1"),
+        ({"_all_": {"fields": ["name", "status"], "pattern": "n|e"}, "name": "no3"}, "no3"),
+        ({"search_text": "No2"}, "no2"),
+        ({"parent": [None]}, "no0 no1 no2 no3 no4"),
     ],
     ids=str,
 )
@@ -261,7 +261,7 @@ def test_scrolling_visits_each_task_once(api: Api, five: str) -> None:
             break
         seen += [task["name"] for task in page["tasks"]]
         scroll = page["scroll_id"]
-    assert seen == ["n0", "n1", "n2", "n3", "n4"]
+    assert seen == ["no0", "no1", "no2", "no3", "no4"]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_invalid_filter_is_refused_with_reason(api: Api, filters: dict[str, Any]
 
 def test_delete_takes_everything_of_the_task_along(api: Api, queue: str) -> None:
     task = api.task()
-    model = api("models.create", name="m", uri="u", task=task, ready=False)["id"]
+    model = api("models.create", name="net", uri="u", task=task, ready=False)["id"]
     api("events.add_batch", type="log", task=task, msg="x")
     api("tasks.enqueue", task=task, queue=queue)
     assert api.ask("tasks.delete", {"task": task}).code == "400/123"

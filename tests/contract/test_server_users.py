@@ -10,8 +10,8 @@ import pytest
 from faulty_server import faulty_server
 
 from hpc_agent.api.client import Client
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.load import load
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import InputError
 from hpc_agent.redact import Secret
 

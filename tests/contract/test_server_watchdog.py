@@ -11,7 +11,7 @@ from hpc_agent.server.watchdog import MESSAGE
 
 
 def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server: ServerCore) -> None:
-    task = server("tasks.create", name="t", type="training")["id"]
+    task = server("tasks.create", name="task", type="training")["id"]
     server("tasks.started", task=task)
     assert server.sweep(minutes=119) == []
     assert server.sweep(minutes=2) == [task]
@@ -30,7 +30,7 @@ def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server: ServerCo
     ],
 )
 def test_every_heartbeat_restarts_the_two_hours(server: ServerCore, action: str, fields: dict[str, Any]) -> None:
-    task = server("tasks.create", name="t", type="training")["id"]
+    task = server("tasks.create", name="task", type="training")["id"]
     server("tasks.started", task=task)
     server.sweep(minutes=100)
     server(action, task=task, **fields)
@@ -39,8 +39,8 @@ def test_every_heartbeat_restarts_the_two_hours(server: ServerCore, action: str,
 
 
 def test_a_task_that_waits_for_days_stays_queued(server: ServerCore) -> None:
-    task = server("tasks.create", name="t", type="training")["id"]
-    server("tasks.enqueue", task=task, queue_name="q")
+    task = server("tasks.create", name="task", type="training")["id"]
+    server("tasks.enqueue", task=task, queue_name="queue")
     assert server.sweep(days=30) == []
 
 
@@ -54,7 +54,7 @@ def test_silent_workers_are_forgotten_after_the_time_they_gave(server: ServerCor
 
 
 def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server: ServerCore) -> None:
-    task = server("tasks.create", name="t", type="training")["id"]
+    task = server("tasks.create", name="task", type="training")["id"]
     server("tasks.started", task=task)
     server("workers.status_report", worker="w", task=task, timestamp=1)
     server.clock.advance(601)

@@ -18,7 +18,7 @@ from faulty_server import faulty_server
 from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.schedule import DAYS
 from hpc_agent.domain.status import TaskStatus

@@ -227,11 +227,11 @@ def test_a_copy_keeps_what_the_flags_do_not_name(bench: Bench) -> None:
     assert {name: item["value"] for name, item in copy["hyperparams"]["Args"].items()} == {"x": "1", "y": "3", "z": "4"}
     assert (sorted(copy["tags"]), copy["container"]["image"], copy["script"]) == (["t", "u"], "image", script)
     flags = ["--packages", "b", "--docker_args", "-e A=1", "--binary", "python3", "--queue", bench.queue]
-    changed = bench.our_task(["--name", "c", "--base-task-id", base, *flags], ".")
+    changed = bench.our_task(["--name", "changed", "--base-task-id", base, *flags], ".")
     assert changed["script"] == {**script, "requirements": {"pip": "b\nclearml"}, "binary": "python3"}
     assert (changed["container"]["image"], changed["container"]["arguments"]) == ("image", "-e A=1")
     assert changed["status"] == "queued"
-    other = bench.our_task(["--name", "o", "--base-task-id", base, "--script", "run.sh"], "plain")
+    other = bench.our_task(["--name", "other", "--base-task-id", base, "--script", "run.sh"], "plain")
     assert (other["script"]["entry_point"], other["script"]["diff"]) == ("run.sh", "#!/bin/bash\necho 1\n")
 
 

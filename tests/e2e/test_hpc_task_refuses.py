@@ -121,6 +121,6 @@ def test_lost_reply_to_enqueue_is_not_an_error(bench: Bench, tmp_path: Path) -> 
 def test_a_copy_that_fails_in_the_middle_is_deleted(bench: Bench, tmp_path: Path) -> None:
     base = json.loads(bench.ours([*bench.argv("--script train.py --packages a"), "--json"], "plain").stdout)["id"]
     before = bench.count()
-    done = through(bench, tmp_path, {"tasks.edit": REFUSED}, ["--name", "c", "--base-task-id", base])
+    done = through(bench, tmp_path, {"tasks.edit": REFUSED}, ["--name", "changed", "--base-task-id", base])
     assert done.returncode == 1 and "created and deleted again" in done.stderr
     assert bench.count() == before

@@ -18,8 +18,8 @@ from waiting import wait_until
 from hpc_agent.api.client import Client
 from hpc_agent.api.events import EventsApi
 from hpc_agent.clock import SYSTEM
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.load import load
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.retry import FINAL, ONCE, Budget
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper

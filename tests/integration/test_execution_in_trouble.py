@@ -20,8 +20,8 @@ from waiting import wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.load import load
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, JobId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus

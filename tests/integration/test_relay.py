@@ -22,8 +22,9 @@ from certificates import make_certificate
 from waiting import empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.relay_settings import RelaySettings
-from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
+from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
 from hpc_agent.relay.connector import keep_announced, relay

@@ -10,8 +10,8 @@ import pytest
 from faults.troubled import troubled
 
 from hpc_agent.api.client import Client
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.load import load
-from hpc_agent.config.settings import ApiSettings
 from hpc_agent.retry import ONCE
 from hpc_agent.wire.task_state import RUN_TOKEN
 

@@ -18,7 +18,7 @@ from certificates import make_certificate
 from manual_clock import ManualClock
 
 from hpc_agent.api.session import ApiSession
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE

@@ -102,6 +102,9 @@ class EndingJob:
     def requeue(self) -> str:
         raise NotImplementedError
 
+    def release(self) -> None:
+        raise NotImplementedError
+
 
 NO_JOB = NullCurrentJob()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpc_agent.clock import SYSTEM, Clock
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs.env_request import EnvRequest, request_for
@@ -125,7 +125,7 @@ _PRELUDE = """
 import sys
 from pathlib import Path
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs.env_request import request_for

@@ -17,7 +17,7 @@ from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import ApiSession
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
-from hpc_agent.config.settings import ApiSettings
+from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task

@@ -19,7 +19,8 @@ from simulated_server import SimulatedServer
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
-from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState

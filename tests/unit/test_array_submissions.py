@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from killed_process import killed_before_change
 from simulated_arrays import ArraySite
-from simulated_faults import ProcessKilledError
 
 from hpc_agent.domain.job import JobState
 
@@ -121,32 +118,6 @@ def _lose_before(site: ArraySite, name: str) -> None:
 
 
 # ---------------------------------------------------------------- the daemon is killed at each step
-
-CHANGES = ("os.rename", "os.symlink", "os.link", "os.mkdir", "os.remove")
-_left: list[int] = []
-"""Changes of files before the process is killed; empty while nothing is counted."""
-
-
-def _count(event: str, _arguments: object) -> None:
-    if _left and event in CHANGES and threading.current_thread() is threading.main_thread():
-        _left[0] -= 1
-        if _left[0] < 0:
-            _left.clear()
-            raise ProcessKilledError
-
-
-sys.addaudithook(_count)
-
-
-@contextmanager
-def killed_before_change(number: int) -> Iterator[None]:
-    """The process dies before its change of a file with this number, from 0."""
-    _left.append(number)
-    try:
-        yield
-        assert not _left, "there are not so many changes"
-    finally:
-        _left.clear()
 
 
 def settle(site: ArraySite) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.config.settings import DockerSettings
+from hpc_agent.config.clearml_settings import DockerSettings
 from hpc_agent.containers.choice import DEFAULTS, choose
 from hpc_agent.containers.docker_options import ArgumentRules, Merged, merge, parse, split
 from hpc_agent.domain.task import TaskContainer

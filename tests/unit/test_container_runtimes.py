@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.settings import ContainerSettings
+from hpc_agent.config.container_settings import ContainerSettings
 from hpc_agent.containers import runtimes
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.charliecloud import Charliecloud

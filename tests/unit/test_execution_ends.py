@@ -38,6 +38,9 @@ class Controller:
     def requeue(self) -> str:
         return ""
 
+    def release(self) -> None:
+        raise NotImplementedError
+
 
 def due_at(deadline: Deadline, clock: ManualClock, until: float) -> float | None:
     """When the deadline is due, looked at each second."""

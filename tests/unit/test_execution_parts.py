@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.config.settings import AgentSettings
+from hpc_agent.config.clearml_settings import AgentSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.resources import Override, Policy, Resources, format_time_limit, parse_time_limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.envs.installers import InstallerRunner, image_environment, installer_environment
 from hpc_agent.git_credentials import GitCredential, environment
 from hpc_agent.redact import Secret

@@ -12,7 +12,7 @@ import pytest
 from document_links import texts
 
 from hpc_agent.cli.main import COMMANDS
-from hpc_agent.schedulers.registry import BACKENDS
+from hpc_agent.schedulers.registry import BACKENDS, PILOTS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hpc_agent"
@@ -84,7 +84,7 @@ def basenames() -> dict[str, set[str]]:
             continue
         named = path.parent if path.name == "__init__.py" else path
         folder = named.parent.relative_to(PACKAGE).as_posix()
-        if folder in {f"schedulers/{backend}" for backend in BACKENDS}:
+        if folder in {f"schedulers/{backend}" for backend in (*BACKENDS, PILOTS)}:
             folder = A_BACKEND
         if not (folder == "cli" and named.stem in {"task", *(module for module, _ in COMMANDS.values())}):
             found[named.stem].add(folder)

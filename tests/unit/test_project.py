@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs.env_request import EnvRequest, request_for

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.sources.remote import resolve, submodule_address

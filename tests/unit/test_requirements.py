@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs import pip_config

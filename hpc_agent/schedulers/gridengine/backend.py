@@ -32,6 +32,7 @@ class GridEngineScript:
     templates = Path(__file__).parent / "templates"
     default_template = "task.sge.j2"
     staging_template = "stage.sge.j2"
+    pilot_template = ""
     probe_template = "probe.sge.j2"
 
     def __init__(self, site: GridEngineSettings) -> None:

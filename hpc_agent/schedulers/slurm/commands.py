@@ -23,7 +23,7 @@ def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArrayRequest(SubmitRequest):
     """An array. Each element has a folder in ``workdir``, named by its index, where it finds its ``output``."""
 

@@ -70,6 +70,9 @@ class SlurmCurrentJob:
             return str(error)
         return "" if answer.ok else answer.last_words
 
+    def release(self) -> None:
+        """Slurm takes back what a job has when all of it has ended."""
+
 
 def _tail(number: int) -> bytes | None:
     """The end of the file that this process has open as ``number``; None where it is of another kind, or unreadable."""

@@ -18,6 +18,7 @@ class SbatchScript:
     prefix = "#SBATCH"
     default_template = "gpu.sbatch.j2"
     staging_template = "stage.sbatch.j2"
+    pilot_template = "pilot.sbatch.j2"
     probe_template = "probe.sbatch.j2"
 
     def __init__(self, site: SlurmSettings) -> None:

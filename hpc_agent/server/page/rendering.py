@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +28,10 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "private, no-store",
 }
+
+_LONGEST_STATUS = 4000
+_NUMBER = re.compile(r"[0-9]+")
+_DIGITS = 20
 
 STATUS_NAMES = {
     "created": "Draft",
@@ -62,6 +68,7 @@ class Templates:
             status_name=status_name,
             segment=segment,
             shortened=shortened,
+            status_text=status_text,
             diff_lines=diff_lines,
         )
         self._environment.globals.update(static=static_address, statuses=STATUS_NAMES)
@@ -161,3 +168,14 @@ def shortened(text: object, longest: int) -> str:
     """The text cut to so many characters."""
     plain = str(text)
     return plain if len(plain) <= longest else plain[:longest] + " …"
+
+
+def status_text(task: Mapping[str, Any]) -> str:
+    """Why a task has its status: its reason and its message, once where they are the same."""
+    texts = [str(task.get(name) or "") for name in ("status_reason", "status_message")]
+    return " · ".join(shortened(text, _LONGEST_STATUS) for text in dict.fromkeys(texts) if text)
+
+
+def natural_order(text: str) -> str:
+    """Key that sorts ``layer 2`` before ``layer 10``."""
+    return _NUMBER.sub(lambda digits: digits[0].zfill(_DIGITS), text)

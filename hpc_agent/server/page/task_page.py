@@ -11,7 +11,7 @@ from starlette.responses import Response
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.page import task_console, task_job
 from hpc_agent.server.page.page_request import Json, PageRequest
-from hpc_agent.server.page.rendering import segment
+from hpc_agent.server.page.rendering import natural_order, segment
 from hpc_agent.server.page.service_calls import ServiceCalls
 from hpc_agent.server.page.task_columns import run_seconds
 from hpc_agent.server.store import event_store, scalar_store
@@ -142,13 +142,15 @@ def _info(page: PageRequest, task: Json) -> Json:
         )
     latest = [value for variants in (task.get("last_metrics") or {}).values() for value in variants.values()]
     return {
-        "metrics": sorted(latest, key=lambda value: (str(value.get("metric")), str(value.get("variant"))))[
-            :_MOST_ITEMS
-        ],
+        "metrics": sorted(latest, key=_metric_order)[:_MOST_ITEMS],
         "parent": {"id": parent, "name": page.calls.names("tasks", [parent]).get(parent, "")} if parent else None,
         "properties": _properties(task),
         "steps": steps,
     }
+
+
+def _metric_order(value: Json) -> tuple[str, str]:
+    return natural_order(str(value.get("metric"))), natural_order(str(value.get("variant")))
 
 
 def _properties(task: Json) -> list[tuple[str, str]]:

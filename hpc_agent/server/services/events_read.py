@@ -14,6 +14,7 @@ from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.event_pages import EventPlace, count_events, events_after, is_place
 from hpc_agent.server.store.event_store import DEBUG_IMAGE, Report
 from hpc_agent.struct_types import decodable
 
@@ -23,6 +24,8 @@ BatchSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 HistogramKey = Literal["iter", "timestamp", "iso_time"]
 _DEFAULT_SAMPLES = 6000
 _LATEST_MOMENT = 2.0**53
+_Place = tuple[Int64, int, list[Int64 | str]]
+"""An ``EventPlace`` as clients send it back."""
 
 
 class OwnerRequest(RequestBody, frozen=True):
@@ -131,27 +134,35 @@ def _fields(chunk: event_store.StoredChunk) -> Json:
 
 @service.action(EventsRequest, Access.READ)
 def get_task_events(request: EventsRequest, call: Call) -> Answer:
-    """Events of a task."""
+    """Events of a task in order of time; ``scroll_id`` continues behind the last one."""
     check_owner(request, call)
-    offset = _offset(request.scroll_id)
     kind = request.event_type.replace(" ", "_") if request.event_type else None
-    found, total = event_store.page(
+    page = events_after(
         call.db,
         request.task,
         kind,
+        _event_place(request.scroll_id),
         newest_first=request.order == "desc",
-        offset=offset,
         limit=request.batch_size,
     )
-    return {"events": found, "returned": len(found), "total": total, "scroll_id": str(offset + len(found))}
+    return {
+        "events": page.events,
+        "returned": len(page.events),
+        "total": count_events(call.db, request.task, kind),
+        "scroll_id": msgspec.json.encode(page.end).decode() if page.end else "",
+    }
 
 
-def _offset(scroll: str | None) -> int:
+def _event_place(scroll: str | None) -> EventPlace | None:
     if not scroll:
-        return 0
-    if not scroll.isdecimal() or len(scroll) > 18:
+        return None
+    try:
+        place = EventPlace(*msgspec.json.decode(scroll, type=decodable(_Place)))
+    except msgspec.MsgspecError:
+        place = None
+    if place is None or not is_place(place):
         raise invalid("scroll_id is not one that this server gave out", scroll_id=scroll[:64])
-    return int(scroll)
+    return place
 
 
 @service.action(HistogramRequest, Access.READ)

@@ -20,6 +20,7 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import owns
 from hpc_agent.server.listing import with_subprojects
 from hpc_agent.server.roles import OwnerKind
+from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.metadata import metadata_by_key
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.transitions import existing_task
@@ -126,6 +127,8 @@ def _content(request: ModelContent, call: Call) -> dict[str, Any]:
     if request.task:
         existing_task(call, request.task, ("status",))
     changes = given(request, _FIELDS)
+    if "name" in changes:
+        changes["name"] = valid_name(changes["name"])
     if "metadata" in changes:
         changes["metadata"] = metadata_by_key(changes["metadata"])
     return changes
@@ -241,6 +244,8 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
         existing_model(call, request.override_model_id)
         return {"id": request.override_model_id, "created": False}
     changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
+    if "name" in changes:
+        changes["name"] = valid_name(changes["name"])
     outputs = task.get("models", {}).get("output") or []
     identifier = str(outputs[-1].get("model")) if outputs else ""
     # A task may name any model among its outputs; the owner is a field of the model.

@@ -7,6 +7,7 @@ import msgspec
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, new_id, projects
 from hpc_agent.server.store.query import Query
@@ -81,10 +82,11 @@ def present_project(call: Call, name: str) -> str | None:
 
 def _insert(call: Call, parts: list[str], **fields: object) -> str:
     parent = project_named(call, "/".join(parts[:-1])) if len(parts) > 1 else None
+    name = valid_name("/".join(parts))
     above = existing_project(call, parent).get("path", []) if parent else []
     project = {
         "id": new_id(),
-        "name": "/".join(parts),
+        "name": name,
         "basename": parts[-1],
         "parent": parent,
         "path": [*above, parent] if parent else [],
@@ -157,6 +159,7 @@ def _renamed(call: Call, project: Document, name: str) -> Json:
     old = project["name"]
     if name.rpartition("/")[0] != old.rpartition("/")[0] or not name.rpartition("/")[2].strip():
         raise ApiFault(PROJECT_LOCATION, "a rename keeps the project in its parent: move it", name=name)
+    name = valid_name(name)
     if name != old and present_project(call, name):
         raise ApiFault(NAME_TAKEN, name=name)
     _rename_inside(call, project, name, project.get("path", []))

@@ -13,7 +13,8 @@ import msgspec
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import joined, listing
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service, Transaction, given
-from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.metadata import metadata_by_key
 from hpc_agent.server.services.queue_workers import workers_of
 from hpc_agent.server.services.transitions import change_status, existing_task
@@ -110,10 +111,9 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     """The id of a new queue.
 
     Raises:
-        ApiFault: 400/801, a queue has this name.
+        ApiFault: 400/800, the name is too short; 400/801, a queue has it.
     """
-    if not name.strip():
-        raise invalid("a queue needs a name")
+    name = valid_name(name)
     refuse_taken_name(call, name)
     return insert_queue(call, name, **call.owner, **fields)
 
@@ -252,9 +252,10 @@ def create(request: CreateQueueRequest, call: Call) -> Answer:
 def update(request: UpdateQueueRequest, call: Call) -> Answer:
     """Rename a queue, or change its tags."""
     queue = existing_queue(call, request.queue)
-    if request.name is not None and request.name != queue["name"]:
-        refuse_taken_name(call, request.name)
     changes = given(request, ("name", "display_name", "tags", "system_tags", "metadata"))
+    if "name" in changes and changes["name"] != queue["name"]:
+        changes["name"] = valid_name(changes["name"])
+        refuse_taken_name(call, changes["name"])
     if "metadata" in changes:
         changes["metadata"] = metadata_by_key(changes["metadata"])
     updated = queues.update(call.db, request.queue, {**changes, "last_update": call.time})

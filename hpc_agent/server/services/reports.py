@@ -11,6 +11,7 @@ from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.listing import HIDDEN
 from hpc_agent.server.services import events_metrics, events_read
 from hpc_agent.server.services.deletion import ARCHIVED, remove_task
+from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.events_metrics import MultiHistogramRequest, MultiPlotsRequest
 from hpc_agent.server.services.events_read import ImagesRequest, MetricFilter, TaskMetric
 from hpc_agent.server.services.projects import existing_project, project_named
@@ -72,7 +73,8 @@ class MoveReportRequest(RequestBody, frozen=True):
 
 def _content(request: _Content) -> Json:
     names = ("name", "tags", "comment", "report", "report_assets")
-    return {name: value for name in names if (value := getattr(request, name, None)) is not None}
+    content = {name: value for name in names if (value := getattr(request, name, None)) is not None}
+    return {**content, "name": valid_name(content["name"])} if "name" in content else content
 
 
 def _folder(call: Call, project: str | None) -> str:

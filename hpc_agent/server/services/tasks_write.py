@@ -7,8 +7,9 @@ from typing import Any, Literal
 from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
-from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.services.deletion import refuse_missing_models
+from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.projects import existing_project, project_named
 from hpc_agent.server.services.task_shapes import (
     EXECUTION,
@@ -141,8 +142,6 @@ def insert_task(call: Call, **fields: Any) -> str:
 
     See docs/internals/clearml-protocol.md#task-object.
     """
-    if not str(fields["name"]).strip():
-        raise invalid("a task needs a name")
     task: Document = {
         "id": new_id(),
         **call.owner,
@@ -167,6 +166,7 @@ def insert_task(call: Call, **fields: Any) -> str:
         "configuration": {},
         "runtime": {},
         **fields,
+        "name": valid_name(fields["name"]),
     }
     tasks.insert(call.db, task)
     if task.get("project"):
@@ -212,6 +212,8 @@ def _refuse_running(task: Document, force: bool) -> None:
 
 
 def _changed(call: Call, task: str, changes: Json) -> Answer:
+    if "name" in changes:
+        changes = {**changes, "name": valid_name(changes["name"])}
     fields = {**changes, "last_update": call.time, "last_change": call.time}
     return {"updated": tasks.update(call.db, task, fields), "fields": changes}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,11 @@ MOST_OF_A_MOMENT = 10_000
 """Chunks of one millisecond that are given out together."""
 LONGEST_ANSWER = 16 * 1024 * 1024
 """Characters of console text after which an answer takes no more chunks."""
+
+
+_CHUNK_COLUMNS = ("task", "timestamp", "level", "worker", "msg", "metric", "variant", "iter")
+NewChunk = tuple[str, int, str, str, str] | tuple[str, int, str, str, str, str | None, str | None, int | None]
+"""A ``StoredChunk`` as plain values; without the last three, which most chunks have not."""
 
 
 class StoredChunk(NamedTuple):
@@ -51,12 +57,15 @@ class Report:
     body: dict[str, Any]
 
 
-def add_chunks(db: StoreSession, chunks: Sequence[StoredChunk]) -> None:
-    db.run_many(
-        "INSERT INTO console (task, timestamp, level, worker, msg, metric, variant, iter) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        chunks,
-    )
+def add_chunks(db: StoreSession, chunks: Sequence[NewChunk]) -> None:
+    """Add console text in the order given, in which the chunks are numbered."""
+    # A chunk without a metric is most of them, and three columns cost a third of its time.
+    for width, alike in groupby(chunks, key=len):
+        names = _CHUNK_COLUMNS[:width]
+        db.run_many(
+            f"INSERT INTO console ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})",
+            list(alike),
+        )
 
 
 def add_reports(db: StoreSession, reports: Sequence[Report]) -> None:
@@ -257,36 +266,3 @@ def reports_by_iteration(
 def report_of(row: Sequence[Any]) -> Report:
     task, type, metric, variant, iteration, timestamp, body = row
     return Report(task, type, metric, variant, iteration, timestamp, msgspec.json.decode(body))
-
-
-_ALL = """
-SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, metric, variant, iter,
-       NULL AS value, NULL AS body FROM console WHERE task = :task
-UNION ALL
-SELECT 'training_stats_scalar', timestamp, iter, worker, NULL, NULL, metric, variant, iter, value, NULL
-  FROM scalars WHERE task = :task
-UNION ALL
-SELECT type, timestamp, iter, NULL, NULL, NULL, metric, variant, iter, NULL, body FROM reports WHERE task = :task
-"""
-
-
-def page(
-    db: StoreSession, task: str, type: str | None, *, newest_first: bool, offset: int, limit: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Events of any kind as clients send them, in order of time, and how many there are in all."""
-    where = "" if type is None else "WHERE type = :type"
-    values: dict[str, Any] = {"task": task, "type": type, "limit": limit, "offset": offset}
-    total = db.row(f"SELECT count(*) FROM ({_ALL}) {where}", values)
-    assert total is not None
-    way = "DESC" if newest_first else "ASC"
-    rows = db.rows(
-        "SELECT type, timestamp, worker, level, msg, metric, variant, iter, value, body "
-        f"FROM ({_ALL}) {where} ORDER BY timestamp {way}, tie {way}, metric, variant LIMIT :limit OFFSET :offset",
-        values,
-    )
-    names = ("type", "timestamp", "worker", "level", "msg", "metric", "variant", "iter", "value")
-    events = []
-    for row in rows:
-        event = {"task": task, **{n: v for n, v in zip(names, row[:9], strict=True) if v is not None}}
-        events.append({**msgspec.json.decode(row[9]), **event} if row[9] else event)
-    return events, int(total[0])

@@ -20,7 +20,7 @@ from waiting import empty, wait_until
 
 from hpc_agent.access import user_name
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, build_steps, node_cache
 from hpc_agent.envs.env_store import EnvStore

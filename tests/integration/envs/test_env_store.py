@@ -17,7 +17,7 @@ from env_site import EnvSite, PythonRunner
 from manual_clock import ManualClock
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive, interpreter
 from hpc_agent.envs.env_request import request_for_file

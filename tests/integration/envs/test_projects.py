@@ -13,7 +13,7 @@ import pytest
 from env_site import EnvSite
 from package_index import serve_index
 
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.envs.env_request import EnvRequest, request_for

@@ -18,7 +18,7 @@ import pytest
 from env_site import EnvSite
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import PackageSettings
+from hpc_agent.config.clearml_settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive
 from hpc_agent.envs.env_request import EnvRequest, request_for_file

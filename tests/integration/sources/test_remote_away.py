@@ -9,7 +9,7 @@ from http_git import HttpRemote
 from manual_clock import ManualClock
 from source_site import SourceSite
 
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret

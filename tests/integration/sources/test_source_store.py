@@ -17,7 +17,7 @@ from capabilities import missing
 from http_git import HttpRemote
 from source_site import Repository, SourceSite
 
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret

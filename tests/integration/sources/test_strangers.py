@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from silent_server import silent_server
 
-from hpc_agent.config.settings import GitSettings
+from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret

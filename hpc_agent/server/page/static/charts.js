@@ -6,7 +6,7 @@
     const probe = document.createElement("i");
     document.body.append(probe);
     const colour = (name) => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
-    const found = { text: colour("--text"), dim: colour("--dim"), line: colour("--line"), surface: colour("--surface"), font: computed.fontFamily };
+    const found = { text: colour("--text"), dim: colour("--dim"), line: colour("--line"), surface: colour("--surface"), sunken: colour("--sunken"), font: computed.fontFamily };
     probe.remove();
     return found;
   };
@@ -98,7 +98,7 @@
   };
   const showScalars = () => {
     const only = scalars.dataset.only ? new RegExp(scalars.dataset.only) : null;
-    const metrics = Object.keys(data.curves).filter((name) => !only || only.test(name)).sort((a, b) => a.startsWith(":") - b.startsWith(":") || a.localeCompare(b));
+    const metrics = Object.keys(data.curves).filter((name) => !only || only.test(name)).sort((a, b) => a.startsWith(":") - b.startsWith(":") || a.localeCompare(b, undefined, { numeric: true }));
     const wanted = (document.getElementById("chart-filter")?.value || "").trim().toLowerCase();
     if (!cards.size) scalars.replaceChildren();
     if (!metrics.length) {
@@ -166,6 +166,13 @@
     return { ...ours, hovermode: "closest", legend: { font: { size: 11 } }, ...layout, margin: { ...ours.margin, ...(title ? { t: 44 } : {}) }, autosize: true,
       paper_bgcolor: ours.paper_bgcolor, plot_bgcolor: ours.plot_bgcolor, font: ours.font };
   };
+  // plotly.js draws tables without colours of their own black on white.
+  const withTableColours = (trace) => {
+    if (trace?.type !== "table") return trace;
+    const { text, line, surface, sunken } = style();
+    const part = (given, fill) => (given?.fill ? given : { ...given, fill: { color: fill }, font: { ...given?.font, color: text }, line: { ...given?.line, color: line } });
+    return { ...trace, header: part(trace.header, sunken), cells: part(trace.cells, surface) };
+  };
   const drawFigures = (card, answer) => {
     const host = card.querySelector(".plot");
     for (const extra of card.querySelectorAll(".plot.more, .note")) extra.remove();
@@ -185,7 +192,7 @@
       if (item.image && item.image.startsWith("/files/")) {
         plot.replaceChildren(Object.assign(document.createElement("img"), { src: item.image, alt: card.dataset.name }));
       } else if (item.figure) {
-        Plotly.react(plot, item.figure.data, withTheme(item.figure), config).catch((error) => { plot.textContent = `This plot cannot be drawn: ${error.message}`; });
+        Plotly.react(plot, item.figure.data?.map?.(withTableColours), withTheme(item.figure), config).catch((error) => { plot.textContent = `This plot cannot be drawn: ${error.message}`; });
       } else plot.textContent = "This plot is not in a form that can be drawn.";
     });
   };
