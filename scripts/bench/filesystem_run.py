@@ -239,7 +239,6 @@ def daemons(bench: Bench) -> dict[str, float]:
     return {
         f"operations of an idle daemon in {DAEMON_S:.0f} s at no old run": none,
         f"operations of an idle daemon in {DAEMON_S:.0f} s at {OLD_RUNS:,} old runs": many,
-        "operations of a short task, program on the node, times those where it is installed": 0.15,
         f"operations of an idle daemon at {OLD_RUNS:,} old runs, times those at none": round(many / none, 2),
     }
 
