@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -61,6 +62,22 @@ def test_hours_have_counts_of_their_own(tmp_path: Path) -> None:
     assert [row.scheduler["squeue"] for row in found] == [1, 2]
     assert found[0].hour == first != found[1].hour
     assert sum(row.scheduler["squeue"] for row in read_counts(tmp_path / "stats", date.min)) == 3
+
+
+def test_stats_shows_each_hour(tmp_path: Path) -> None:
+    configuration = tmp_path / "clearml.conf"
+    configuration.write_text(f'hpc.root: "{tmp_path}"\n')
+    configuration.chmod(0o600)
+    daemon = RequestCounts()
+    daemon.keep(tmp_path / "stats", "daemon")
+    daemon.add("scheduler", "squeue")
+    daemon.add("scheduler", "sbatch")
+    daemon.save()
+    argv = [sys.executable, "-m", "hpc_agent", "stats", "--by-hour", "--by-program", "--last", "2d"]
+    env = {**os.environ, "CLEARML_CONFIG_FILE": str(configuration)}
+    done = subprocess.run(argv, env=env, text=True, capture_output=True, timeout=HANG_S, check=True)
+    [_, row] = done.stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:00  daemon +2  squeue 1, sbatch 1 +0", row), row
 
 
 def test_day_of_an_older_version_has_no_hours(tmp_path: Path) -> None:
