@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from simulated_arrays import CompanionSite
 from simulated_cluster import OTHER_JOBS
 from simulated_site import SimulatedSite
 
@@ -46,7 +45,6 @@ REQUEUED = "a job was requeued"
 CANCELLED = "a job was cancelled"
 ANOTHER_DAEMON = "another daemon took over"
 COMPLETED_BY_ITSELF = "its script completed it"
-TOGETHER = "its job was an element of an array"
 HAPPENS = (
     *(SEVERAL_PROCESSES, SEVERAL_JOBS, REQUEUED, CANCELLED, ANOTHER_DAEMON, COMPLETED_BY_ITSELF, "kill_in", "lose_in"),
     *("completed", "failed", "stopped", "created"),
@@ -372,19 +370,3 @@ def explored(machine: type[NoTaskIsLost], examples: int) -> Counter[str]:
 
 def test_no_task_is_lost() -> None:
     assert_enough(explored(NoTaskIsLost, 400), *HAPPENS)
-
-
-class NoElementIsLost(NoTaskIsLost):
-    """The task's job is an element of a job array, where another task was due in the same pass."""
-
-    new_site = CompanionSite
-
-    def _what_happened(self) -> set[str]:
-        sizes = self.site.slurm.sizes  # type: ignore[attr-defined]
-        return {*super()._what_happened(), *([TOGETHER] if any(size > 1 for size in sizes) else [])}
-
-
-def test_no_element_of_an_array_is_lost() -> None:
-    assert_enough(
-        explored(NoElementIsLost, 100), TOGETHER, CANCELLED, ANOTHER_DAEMON, "kill_in", "lose_in", "completed"
-    )

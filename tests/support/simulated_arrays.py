@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from simulated_cluster import SimulatedCluster, SimulatedJob
 from simulated_site import SimulatedSite
 
-from hpc_agent.domain.attempt import parse_job_name
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, LimitReached, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import SchedulerUnavailableError
@@ -64,8 +62,7 @@ class ArraySite(SimulatedSite):
         self.tasks = [self.server.task]
         for number in range(1, tasks):
             self.add(f"{number:032x}")
-        if tasks:
-            self.enqueue()
+        self.enqueue()
 
     def add(self, id: str) -> None:
         """Another task that asks for the same is enqueued."""
@@ -95,34 +92,3 @@ class ArraySite(SimulatedSite):
             if job.id in self.slurm.jobs:
                 found.setdefault(job.name, []).append(job.id)
         return found
-
-
-class CompanionSite(ArraySite):
-    """The task travels with others, whose jobs only wait: tests see those of the task itself."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, 0)
-
-    def enqueue(self) -> None:
-        self.add(f"{len(self.tasks):032x}")
-        super().enqueue()
-
-    def _new_cluster(self) -> SimulatedCluster:
-        self.slurm = CompanionCluster(self.faults, self.clock, lambda: self.server.status)
-        self.slurm.sizes = []
-        self.slurm.is_meant = self._is_of_the_task
-        return self.slurm
-
-    def _is_of_the_task(self, job: SimulatedJob) -> bool:
-        attempt = parse_job_name(self.own_name(job))
-        return attempt is not None and attempt.task == self.server.task
-
-
-class CompanionCluster(ArrayCluster):
-    is_meant: Callable[[SimulatedJob], bool]
-
-    def pending_jobs(self) -> list[SimulatedJob]:
-        return [job for job in super().pending_jobs() if self.is_meant(job)]
-
-    def running_jobs(self) -> list[SimulatedJob]:
-        return [job for job in super().running_jobs() if self.is_meant(job)]
