@@ -6,7 +6,6 @@ Every step may be its last one: docs/internals/pilots.md lists what happens then
 from __future__ import annotations
 
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,6 +33,7 @@ from hpc_agent.schedulers.pilots.pilot_options import PilotOptions
 from hpc_agent.schedulers.pilots.pilot_records import PilotRecords
 from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
+from hpc_agent.schedulers.pilots.wake_up import WakeUp
 
 log = EventLog("pilot")
 
@@ -79,7 +79,7 @@ class PilotEngine:
         self._claim = claim
         self._publish_news = publish_news
         self._clock = clock
-        self._wake = threading.Event()
+        self._wake = WakeUp()
         self._stopping = False
         self._running: dict[int, TaskProcess] = {}
         self._ahead: dict[int, TaskProcess] = {}
@@ -110,8 +110,7 @@ class PilotEngine:
         # It looks once at least, however short its idle time is.
         self._turn()
         while not self._stopping and not self._is_done():
-            self._clock.wait(self._wake, self._pause())
-            self._wake.clear()
+            self._wake.wait(self._pause())
             self._turn()
         self._end_all()
         log.info("pilot.ended", job=self._options.job)
@@ -382,5 +381,4 @@ class PilotEngine:
                 # In the end the daemon concludes from that of the pilot.
                 log.warning("pilot.board_unavailable", job=self._options.job, error=error)
             if self._running or not self._records.is_written:
-                self._clock.wait(self._wake, 0.1)
-                self._wake.clear()
+                self._wake.wait(0.1)
