@@ -169,7 +169,7 @@ def test_the_link_that_the_sdk_prints_shows_the_task(trained: Trained, api: Api)
 def test_execute_remotely_leaves_the_task_in_the_queue(run: Run, home: Path, api: Api, queue: str) -> None:
     (home / "remote.py").write_text(
         "from clearml import Task\n"
-        "task = Task.init('P', 'remote', auto_connect_frameworks=False)\n"
+        "task = Task.init('Remote work', 'remote', auto_connect_frameworks=False)\n"
         f"task.execute_remotely(queue_name={api('queues.get_by_id', queue=queue)['queue']['name']!r})\n"
         "print('never')\n"
     )

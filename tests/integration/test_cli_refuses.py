@@ -55,7 +55,7 @@ def served(run: Run, clearml_server: Any) -> Run:
 def task(served: Run, tmp_path: Path) -> str:
     """The id of a task on that server."""
     (tmp_path / "hello.py").write_text("print(1)")
-    words = ("--project", "p", "--name", "n", "--script", "hello.py", "--force-no-requirements", "--json")
+    words = ("--project", "refusals", "--name", "hello", "--script", "hello.py", "--force-no-requirements", "--json")
     return str(json.loads(served(*words, program="task").stdout)["id"])
 
 
