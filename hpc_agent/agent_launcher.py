@@ -31,15 +31,17 @@ _BLOCK = 1 << 20
 def main() -> None:
     archive, installed, *rest = sys.argv[1:]
     end = rest.index("--")
-    python = installed
+    python, flags = installed, []
     try:
         python = os.path.join(copy_on_node(archive, rest[:end]), "bin", "python")  # noqa: PTH118 - pathlib is 10 ms
         os.stat(python)  # noqa: PTH116 - its interpreter may not be on this node
+        # Byte-code that is written into the copy would look like a change of it.
+        flags = ["-B"]
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the copy, the task runs
         sys.stderr.write(f"hpc-agent: no copy of the program on this node ({error}): running {installed}\n")
         sys.stderr.flush()
         python = installed
-    os.execvp(python, [python, "-m", "hpc_agent", *rest[end + 1 :]])  # noqa: S606 - no shell is wanted
+    os.execvp(python, [python, *flags, "-m", "hpc_agent", *rest[end + 1 :]])  # noqa: S606 - no shell is wanted
 
 
 def copy_on_node(archive: str, scratch: Sequence[str]) -> str:
