@@ -76,7 +76,11 @@ def _first(scratch: Sequence[str]) -> str:
 def _private_folder(scratch: str) -> str:
     """As ``file_records.user_scratch_dir``: what runs from it must be our own."""
     folder = f"{scratch}/hpc-agent-{os.getuid()}"
-    os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
+    umask = os.umask(0o022)  # the task gets its own
+    try:
+        os.makedirs(scratch, exist_ok=True)  # noqa: PTH103
+    finally:
+        os.umask(umask)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)  # noqa: PTH102
     status, above = os.lstat(folder), os.stat(scratch)  # noqa: PTH116

@@ -150,6 +150,7 @@ def test_new_version_removes_old_copies_that_no_process_uses(node: Node, tmp_pat
 
 def test_what_killed_jobs_left_is_removed(node: Node) -> None:
     node.copies.mkdir(parents=True)
+    node.scratch.chmod(0o755)
     node.copies.parent.chmod(0o700)
     for key in (node.copy.name, "0" * 64):
         (node.copies / f"{key}.4711.part" / "lib").mkdir(parents=True)
