@@ -96,6 +96,7 @@ class SimulatedSite:
         try:
             self.daemon.run_pass()
         except ProcessKilledError:
+            self._check_phases()  # what the killed one had found
             self.restart_daemon()
         except (ServerUnreachableError, SchedulerUnavailableError):
             pass
