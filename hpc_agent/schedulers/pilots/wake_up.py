@@ -1,7 +1,7 @@
 """Wake-up of a waiting thread by its signal handlers.
 
 ``threading.Event`` is not for them: a handler that sets one while the same thread is inside of ``wait`` or ``clear``
-waits for the event's lock, which that thread holds, for ever.
+waits forever for the lock of the event, which that thread holds.
 """
 
 from __future__ import annotations
