@@ -35,15 +35,25 @@ class Client:
         Raises:
             ConfigError: no server or credentials are configured.
         """
-        self.session = ApiSession(settings, clock=clock, budget=budget, timeouts=timeouts)
-        self.tasks = TasksApi(self.session)
-        self.queues = QueuesApi(self.session)
-        self.events = EventsApi(self.session)
-        self.workers = WorkersApi(self.session, clock)
-        self.projects = ProjectsApi(self.session)
-        self.files = FilesApi(self.session)
-        self.owners = OwnerTokens(self.session)
-        self.task_credentials = TaskCredentials(self.session)
+        self._use(ApiSession(settings, clock=clock, budget=budget, timeouts=timeouts), clock)
+
+    @classmethod
+    def through(cls, session: ApiSession, clock: Clock = SYSTEM) -> Client:
+        """A client of a session that asks in a way of its own."""
+        client = cls.__new__(cls)
+        client._use(session, clock)
+        return client
+
+    def _use(self, session: ApiSession, clock: Clock) -> None:
+        self.session = session
+        self.tasks = TasksApi(session)
+        self.queues = QueuesApi(session)
+        self.events = EventsApi(session)
+        self.workers = WorkersApi(session, clock)
+        self.projects = ProjectsApi(session)
+        self.files = FilesApi(session)
+        self.owners = OwnerTokens(session)
+        self.task_credentials = TaskCredentials(session)
 
     def task_page(self, task: TaskId, project: str) -> str:
         """The link of a task's page, in the form that ``clearml-task`` prints for this server."""

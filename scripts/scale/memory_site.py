@@ -15,11 +15,7 @@ from typing import Any
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.events import EventsApi
-from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import ApiSession
-from hpc_agent.api.tasks import TasksApi
-from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.config.settings import AllSettings, HpcSettings
@@ -73,17 +69,6 @@ class MemoryServer(ApiSession):
     def _state(self, task: TaskId) -> dict[str, Any]:
         token = f"{self._running[task].id}.0"
         return {"id": task, "status": "in_progress", "last_worker": WORKER, "runtime": {RUN_TOKEN: token}}
-
-
-class MemoryClient(Client):
-    """The services that a pass calls."""
-
-    def __init__(self, session: ApiSession) -> None:
-        self.session = session
-        self.tasks = TasksApi(session)
-        self.queues = QueuesApi(session)
-        self.events = EventsApi(session)
-        self.workers = WorkersApi(session, SYSTEM)
 
 
 class MemorySlurm(SlurmScheduler):
@@ -166,4 +151,4 @@ def memory_site(folder: Path, *, waiting: int = 0, pending: int = 0, running: in
         folder / "agent.conf", ["hpc-agent"], DaemonOptions(batch_system="slurm"), JobNaming(WORKER, "bench")
     )
     options = LoopOptions((QUEUE,), WORKER)
-    return MemorySite(Daemon(MemoryClient(server), slurm, AllSettings(hpc=settings), launch, options, SYSTEM), slurm)
+    return MemorySite(Daemon(Client.through(server), slurm, AllSettings(hpc=settings), launch, options, SYSTEM), slurm)

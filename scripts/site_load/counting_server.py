@@ -9,11 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.events import EventsApi
-from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import ApiSession
-from hpc_agent.api.tasks import TasksApi
-from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import Clock
 from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
@@ -121,8 +117,4 @@ class CountedClient(Client):
     """Client of one kind of ``program``: the services that a daemon's pass and a running task call."""
 
     def __init__(self, server: CountingServer, program: str, clock: Clock) -> None:
-        self.session = session = _Session(server, program)
-        self.tasks = TasksApi(session)
-        self.queues = QueuesApi(session)
-        self.events = EventsApi(session)
-        self.workers = WorkersApi(session, clock)
+        self._use(_Session(server, program), clock)

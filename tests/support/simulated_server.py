@@ -12,11 +12,8 @@ from server_core import Outcome, ServerCore
 from simulated_faults import Faults
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.events import EventsApi
-from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import ApiSession
 from hpc_agent.api.tasks import TasksApi
-from hpc_agent.api.workers import WorkersApi
 from hpc_agent.config.clearml_settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
@@ -48,7 +45,7 @@ class SimulatedServer:
         self._seen: TaskState | None = None
         self._own = TasksApi(_InProcessSession(self, clock, Faults()))
         session = _InProcessSession(self, clock, faults)
-        self.client: Client = _InProcessClient(session, clock)
+        self.client = Client.through(session, clock)
         """What daemons and jobs reach the server with."""
 
     def __call__(self, action: str, **fields: Any) -> dict[str, Any]:
@@ -219,14 +216,3 @@ def _data(endpoint: str, outcome: Outcome) -> dict[str, Any]:
     number = int(code), int(subcode)
     kind = NotFoundError if number in _MISSING else ApiError
     raise kind(endpoint, *number, outcome.message)
-
-
-class _InProcessClient(Client):
-    """The services that a daemon and its jobs use."""
-
-    def __init__(self, session: ApiSession, clock: ManualClock) -> None:
-        self.session = session
-        self.tasks = TasksApi(session)
-        self.queues = QueuesApi(session)
-        self.events = EventsApi(session)
-        self.workers = WorkersApi(session, clock)
