@@ -60,6 +60,7 @@ class Submitter:
     ) -> None:
         self._client = client
         self._scheduler = scheduler
+        self._arrays = scheduler if isinstance(scheduler, ArrayScheduler) else None
         self._settings = settings
         self._launch = launch
         self._stages = stages
@@ -147,13 +148,13 @@ class Submitter:
         Raises:
             SchedulerUnavailableError: no usable answer.
         """
-        return self._scheduler.array_size() if isinstance(self._scheduler, ArrayScheduler) else 0
+        return self._arrays.array_size() if self._arrays else 0
 
     def array_key(self, job: PreparedJob) -> object | None:
         """Jobs of one queue with equal keys may go together; None: this one goes alone."""
-        if job.number > 1 or not isinstance(self._scheduler, ArrayScheduler):
+        if job.number > 1 or self._arrays is None:
             return None
-        return self._scheduler.array_key(self._text(job, job.avoided))
+        return self._arrays.array_key(self._text(job, job.avoided))
 
     def hand_over(self, job: PreparedJob) -> Answer | None:
         """Submit it; None if another daemon does. May be called in several threads, for a job each.
@@ -177,7 +178,7 @@ class Submitter:
             InputError, ServerUnreachableError: as ``hand_over``; none was submitted.
             OSError: a record was not written; what was to be submitted is looked up.
         """
-        assert isinstance(self._scheduler, ArrayScheduler)
+        assert self._arrays is not None
         if self._launch.job_configs:
             self._launch.job_configs.write([(job.task, job.directory) for job in jobs])
         intents = self._intend_together(jobs)
@@ -186,7 +187,7 @@ class Submitter:
         if len(ours) == 1:
             answers = [self._scheduler.submit(ours[0][1].request)]
         elif ours:
-            answers = list(self._scheduler.submit_array([intent.request for _, intent in ours]))
+            answers = list(self._arrays.submit_array([intent.request for _, intent in ours]))
         self._note(ours, answers)
         found = iter(answers)
         return [next(found) if intent is not None else None for intent in intents]

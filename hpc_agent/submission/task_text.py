@@ -6,6 +6,7 @@ script unquoted. Printing it is put off to the end, when it is known where in th
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from hpc_agent.submission.shell_position import Position, QuotingContext
 
 TEXT_FILTERS = ("capitalize", "center", "format", "lower", "replace", "string", "title", "trim", "truncate", "upper")
 """Filters of Jinja that make one text of another: they keep what a user wrote apart."""
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9@%+=:,./_-]+")
 
 LONGEST_TEXT = 30_000
 """Characters: what follows the script up to each text takes a time that grows with the square of its lines."""
@@ -157,6 +160,17 @@ def written(script: str | ScriptText, language: ScriptLanguage) -> str:
     """
     if isinstance(script, str):
         return script
+    if _needs_no_quotes(script):
+        return "".join(map(raw, script.pieces))
+    return quoted_by_place(script, language)
+
+
+def quoted_by_place(script: ScriptText, language: ScriptLanguage) -> str:
+    """As ``written``, by following all of the script.
+
+    Raises:
+        TemplateError: as ``written``.
+    """
     position = Position(language.prefix)
     pieces: list[str] = []
     for piece in script.pieces:
@@ -164,6 +178,15 @@ def written(script: str | ScriptText, language: ScriptLanguage) -> str:
         position.advance(text)
         pieces.append(text)
     return "".join(pieces)
+
+
+def _needs_no_quotes(script: ScriptText) -> bool:
+    """Whether each piece of a user's is a plain word, which every place takes as it is, outside of any here-document,
+    which a word could end. Most scripts are so, and to follow all of a script takes long for thousands."""
+    own = [piece.text for piece in script.pieces if isinstance(piece, TaskText)]
+    if not all(_PLAIN_WORD.fullmatch(text) and len(text) <= LONGEST_TEXT for text in own):
+        return False
+    return "<<" not in "".join(piece for piece in script.pieces if isinstance(piece, str))
 
 
 def quoted(value: TaskText, position: Position, language: ScriptLanguage) -> str:
