@@ -112,11 +112,16 @@ class TaskCredentials:
             InputError: the server refuses one: the task has ended, or is another user's.
             ServerUnreachableError: no usable answer.
         """
-        found = self._create_together(tasks) if len(tasks) > 1 else {}
+        found = self.create_possible(tasks) if len(tasks) > 1 else {}
         # What was refused is asked for once more, for the reason. A server of an older version makes one at a time.
         return {**found, **{task: self._create(task) for task in tasks if task not in found}}
 
-    def _create_together(self, tasks: Sequence[TaskId]) -> dict[TaskId, KeyPair]:
+    def create_possible(self, tasks: Sequence[TaskId]) -> dict[TaskId, KeyPair]:
+        """A new key pair for each task for which the server makes one; none with a server of an older version.
+
+        Raises:
+            ServerUnreachableError: no usable answer.
+        """
         found: dict[TaskId, KeyPair] = {}
         with suppress(ApiError):
             for start in range(0, len(tasks), PAGE_SIZE):

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.api.client import Client
+from hpc_agent.api.credentials import KeyPair
 from hpc_agent.config.job_config import job_config_write
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, exports
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
@@ -79,6 +81,13 @@ BEFORE_INTENT = Durability.EITHER
 class JobConfigs(Protocol):
     """Writes a configuration for each job."""
 
+    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+        """Get together what the configurations of these jobs, which are written next, need of the server.
+
+        Raises:
+            ServerUnreachableError: no usable answer.
+        """
+
     def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
         """Write ``owner_config`` of each.
 
@@ -95,6 +104,9 @@ class OwnerConfigs:
         self._client = client
         self._configuration = configuration
 
+    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+        """The server gives one token at a time."""
+
     def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
         writes = []
         for task, directory in jobs:
@@ -110,9 +122,17 @@ class TaskConfigs:
     def __init__(self, client: Client, configuration: Configuration) -> None:
         self._client = client
         self._configuration = configuration
+        self._pairs: dict[TaskId, KeyPair] = {}
+        """Made ahead. One that is not used ends with its task too."""
+
+    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+        self._pairs = self._client.task_credentials.create_possible(tasks) if len(tasks) > 1 else {}
 
     def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
-        pairs = self._client.task_credentials.create([task.id for task, _ in jobs])
+        made = self._pairs
+        found = {task.id: made.pop(task.id) for task, _ in jobs if task.id in made}
+        missing = [task.id for task, _ in jobs if task.id not in found]
+        pairs = {**found, **self._client.task_credentials.create(missing)}
         writes = []
         for task, directory in jobs:
             pair = pairs[task.id]

@@ -246,7 +246,7 @@ class Submissions:
         if round.is_over:
             return
         try:
-            self._submitter.read_ahead(tasks)
+            self._submitter.read_ahead(tasks, one_by_one=not round.batches.are_possible)
         except ServerUnreachableError as error:
             log.warning("tasks.no_answer", count=len(tasks), error=error)
             round.failures = MOST_FAILURES

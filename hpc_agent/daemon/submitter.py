@@ -71,8 +71,11 @@ class Submitter:
         self._tasks: dict[TaskId, Task] = {}
         """Read ahead."""
 
-    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+    def read_ahead(self, tasks: Sequence[TaskId], *, one_by_one: bool) -> None:
         """Read tasks that will be prepared next, in one request. What an answer lacks is asked for one by one.
+
+        Args:
+            one_by_one: they will be handed over so: what their jobs need of the server is asked for together now.
 
         Raises:
             ServerUnreachableError: no usable answer.
@@ -81,6 +84,8 @@ class Submitter:
         if len(tasks) > 1:
             with suppress(ApiError):
                 self._tasks = self._client.tasks.get_many(tasks, budget=ONCE)
+        if one_by_one and self._launch.job_configs:
+            self._launch.job_configs.read_ahead(tasks)
 
     def prepare(
         self,

@@ -1,0 +1,86 @@
+"""Configurations of jobs with key pairs of their own, which the embedded server makes for many tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clearml_server import ClearmlServer
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import Configuration, load
+from hpc_agent.daemon.job_launch import TaskConfigs
+from hpc_agent.domain.attempt import attempt_for
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.task import Task
+from hpc_agent.errors import ApiError, InputError
+from hpc_agent.request_counts import COUNTS
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+
+
+@pytest.fixture
+def configuration(clearml_server: ClearmlServer) -> Configuration:
+    return load(clearml_server.conf, {})
+
+
+def new_tasks(client: Client, queue: str, count: int) -> list[Task]:
+    ids = [client.tasks.create({"name": f"task {number}", "type": "training"}) for number in range(count)]
+    for task in ids:
+        client.tasks.enqueue(task, QueueId(queue))
+    return [client.tasks.get(task) for task in ids]
+
+
+def directories(runs: Path, queue: str, tasks: Sequence[Task]) -> list[RunDirectory]:
+    attempts = (attempt_for("cluster", QueueId(queue), task.id, "now") for task in tasks)
+    return [RunsFolder(runs).of(attempt).create() for attempt in attempts]
+
+
+def test_keys_made_ahead_cost_one_request_and_are_each_jobs_own(
+    client: Client, queue: str, configuration: Configuration, tmp_path: Path
+) -> None:
+    tasks = new_tasks(client, queue, 3)
+    folders = directories(tmp_path, queue, tasks)
+    configs = TaskConfigs(client, configuration)
+    before = COUNTS.so_far()
+    configs.read_ahead([task.id for task in tasks])
+    for job in zip(tasks, folders, strict=True):
+        configs.write([job])
+    assert COUNTS.so_far() == before + 1
+    keys = [load(folder.owner_config, {}).settings.api.access_key for folder in folders]
+    assert len(set(keys)) == len(tasks)
+    for task, folder in zip(tasks, folders, strict=True):
+        job = Client(load(folder.owner_config, {}).settings.api)
+        assert job.tasks.get(task.id).id == task.id
+        with pytest.raises(ApiError, match="403"):
+            job.tasks.edit(tasks[0].id if task is not tasks[0] else tasks[1].id, {"comment": "another's"})
+
+
+def test_one_for_which_no_key_could_be_made_ahead_is_asked_for_again(
+    client: Client, queue: str, configuration: Configuration, tmp_path: Path
+) -> None:
+    tasks = new_tasks(client, queue, 2)
+    ended, waiting = tasks
+    client.tasks.dequeue(ended.id)
+    api: Any = client.session
+    api.call("tasks.failed", {"task": ended.id, "force": True})
+    configs = TaskConfigs(client, configuration)
+    configs.read_ahead([task.id for task in tasks])
+    ended_folder, folder = directories(tmp_path, queue, tasks)
+    configs.write([(waiting, folder)])
+    assert folder.owner_config.exists()
+    with pytest.raises(InputError, match=f"no credentials for a job of task {ended.id}"):
+        configs.write([(ended, ended_folder)])
+
+
+def test_a_key_is_used_once(client: Client, queue: str, configuration: Configuration, tmp_path: Path) -> None:
+    tasks = new_tasks(client, queue, 2)
+    [folder, _] = directories(tmp_path, queue, tasks)
+    configs = TaskConfigs(client, configuration)
+    configs.read_ahead([TaskId(task.id) for task in tasks])
+    found = []
+    for _ in range(2):
+        configs.write([(tasks[0], folder)])
+        found.append(load(folder.owner_config, {}).settings.api.access_key)
+    assert len(set(found)) == 2
