@@ -27,7 +27,7 @@ from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
-from hpc_agent.daemon.loop import Daemon
+from hpc_agent.daemon.loop import Daemon, collect_garbage_seldom
 from hpc_agent.daemon.loop_options import LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
@@ -240,6 +240,7 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
         shared.start_log("INFO", None if plan.flags.foreground else log_file)
         others = other_daemons(plan, daemons.folder)
         daemon = _daemon(plan, record.worker, daemons, others)
+        collect_garbage_seldom()
         _stop_on_signals(daemon.stop)
         with ExitStack() as stack:
             stack.enter_context(relay(plan.settings, plan.cluster, record.worker, SYSTEM))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpc_agent.daemon.loop import collect_garbage_seldom
 from scale.memory_site import memory_site
 from scale.site import goal
 
@@ -53,6 +54,7 @@ def _case(waiting: int, running: int) -> Mapping[str, float]:
 
 def measure(waiting: int, running: int) -> None:
     """Print the median of some passes; the first one, which writes messages, is not counted."""
+    collect_garbage_seldom()
     with tempfile.TemporaryDirectory(prefix="passes-") as folder:
         site = memory_site(Path(folder), waiting=waiting, running=running)
         site.daemon.run_pass()

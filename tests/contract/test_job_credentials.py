@@ -51,10 +51,10 @@ def test_keys_made_ahead_cost_one_request_and_are_each_jobs_own(
     keys = [load(folder.owner_config, {}).settings.api.access_key for folder in folders]
     assert len(set(keys)) == len(tasks)
     for task, folder in zip(tasks, folders, strict=True):
-        job = Client(load(folder.owner_config, {}).settings.api)
-        assert job.tasks.get(task.id).id == task.id
+        own = Client(load(folder.owner_config, {}).settings.api)
+        assert own.tasks.get(task.id).id == task.id
         with pytest.raises(ApiError, match="403"):
-            job.tasks.edit(tasks[0].id if task is not tasks[0] else tasks[1].id, {"comment": "another's"})
+            own.tasks.edit(tasks[0].id if task is not tasks[0] else tasks[1].id, {"comment": "another's"})
 
 
 def test_one_for_which_no_key_could_be_made_ahead_is_asked_for_again(
