@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backports import zstd
-from container_images import LEFT_OUT, cache
+from container_images import LEFT_OUT
+from shared_cache import made_once
 
 PLACEHOLDER = "/placehold" * 25
 VERSION = ".".join(map(str, sys.version_info[:3]))
@@ -156,17 +157,16 @@ def _packed(files: Mapping[str, CondaFile | Path]) -> bytes:
 def channel() -> Channel:
     """A channel with Python, ``alpha`` 1.0 and 2.0, and ``beta`` 1.0, which wants alpha below 2. Made once."""
     recipe = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:12]
-    target = cache() / f"conda-{recipe}"
-    if not target.exists():
-        making = Channel(target.with_name(f".{target.name}"))
-        shutil.rmtree(making.folder, ignore_errors=True)
-        making.add_python()
-        making.add_module("alpha", "1.0")
-        making.add_module("alpha", "2.0")
-        making.add_module("beta", "1.0", ("alpha <2",))
-        making.index()
-        making.folder.rename(target)
-    return Channel(target)
+    return Channel(made_once(f"conda-{recipe}", _fill))
+
+
+def _fill(folder: Path) -> None:
+    making = Channel(folder)
+    making.add_python()
+    making.add_module("alpha", "1.0")
+    making.add_module("alpha", "2.0")
+    making.add_module("beta", "1.0", ("alpha <2",))
+    making.index()
 
 
 def program(folder: Path, form: str = "micromamba") -> Path:

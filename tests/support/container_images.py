@@ -11,12 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uv
 from capabilities import missing
+from shared_cache import cache, made_once, write_whole
 
 PROGRAMS = (
     *("bash", "dash", "sh", "env", "cat", "ls", "sleep", "id", "rm", "mkdir", "cp", "mv", "ln", "chmod", "touch"),
@@ -37,25 +37,17 @@ events_logger = "file"
 STORAGE_CONF = '[storage]\ndriver = "{driver}"\ngraphroot = "{root}/storage"\nrunroot = "{root}/run"\n'
 
 
-def cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpc-agent-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def tree(kind: str) -> Path:
     """The root folder of an image; it may not be changed."""
     recipe = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:12]
-    target = cache() / f"{kind}-{recipe}"
-    if not target.exists():
-        making = Path(tempfile.mkdtemp(dir=cache()))
-        _base(making)
-        if kind == "python":
-            _python(making)
-        subprocess.run(["ldconfig", "-r", making], check=True)
-        making.chmod(0o755)
-        making.rename(target)
-    return target
+    return made_once(f"{kind}-{recipe}", lambda folder: _make_tree(kind, folder))
+
+
+def _make_tree(kind: str, root: Path) -> None:
+    _base(root)
+    if kind == "python":
+        _python(root)
+    subprocess.run(["ldconfig", "-r", root], check=True)
 
 
 def _base(root: Path) -> None:
@@ -147,9 +139,9 @@ def podman() -> Podman:
     root = cache() / "podman"
     root.mkdir(exist_ok=True)
     runtime = 'runtime = "runc"' if shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin") else ""
-    (root / "containers.conf").write_text(CONTAINERS_CONF.format(runtime=runtime))
+    write_whole(root / "containers.conf", CONTAINERS_CONF.format(runtime=runtime))
     driver = "overlay" if os.getuid() == 0 else "vfs"
-    (root / "storage.conf").write_text(STORAGE_CONF.format(driver=driver, root=root))
+    write_whole(root / "storage.conf", STORAGE_CONF.format(driver=driver, root=root))
     # Neither the user's own containers nor any registry.
     found = Podman(
         {"CONTAINERS_CONF": str(root / "containers.conf"), "CONTAINERS_STORAGE_CONF": str(root / "storage.conf")}
