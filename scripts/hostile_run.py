@@ -3,6 +3,7 @@
     scripts/test-hostile                    # all of them
     scripts/test-hostile ascii terminal     # some
     scripts/test-hostile ascii -- tests/unit/test_config.py    # what comes after -- goes to pytest
+    scripts/test-hostile --coverage inherited   # all, and what the tests reach in one as scripts/coverage shows it
 
 ascii      LC_ALL=C, a time zone 14 hours ahead, umask 077, no HOME, hardly any variable
 latin-1    LC_ALL=de_DE.ISO-8859-1, umask 000, SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE ignored
@@ -28,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick"]
+QUICK_WITH_COVERAGE = [sys.executable, str(ROOT / "scripts" / "coverage_run.py"), "--quick"]
 UNKNOWN_USER = 54321
 """A user id without a line in /etc/passwd."""
 ENOUGH = ("PATH", "LD_LIBRARY_PATH")
@@ -165,14 +167,16 @@ ENVIRONMENTS: Mapping[str, Callable[[Path], Hostile]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    names, rest = _arguments(argv)
+    options, rest = _arguments(argv)
+    names = options.names or list(ENVIRONMENTS)
     failed = []
     for name in names:
         print(f"=== {name}", flush=True)
         folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
         try:
             hostile = ENVIRONMENTS[name](folder)
-            exit_code = run(hostile, [*hostile.prefix, *QUICK, *hostile.arguments, *rest])
+            quick = QUICK_WITH_COVERAGE if name == options.coverage else QUICK
+            exit_code = run(hostile, [*hostile.prefix, *quick, *hostile.arguments, *rest])
         except NotPossibleError as error:
             print(error)
             exit_code = 1
@@ -184,17 +188,18 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _arguments(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
     parser = argparse.ArgumentParser(
         prog="test-hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="only these (all)")
+    parser.add_argument("--coverage", choices=ENVIRONMENTS, help="measure in this one what the tests reach")
     end = list(argv).index("--") if "--" in argv else len(argv)
-    names = parser.parse_args(argv[:end]).names
-    for name in names:
+    options = parser.parse_args(argv[:end])
+    for name in options.names:
         if name not in ENVIRONMENTS:
             parser.error(f"{name} is not one of {', '.join(ENVIRONMENTS)}")
-    return names or list(ENVIRONMENTS), argv[end + 1 :]
+    return options, argv[end + 1 :]
 
 
 def run(hostile: Hostile, argv: Sequence[str]) -> int:

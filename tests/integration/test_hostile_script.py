@@ -62,3 +62,11 @@ def test_an_environment_that_does_not_exist_is_an_error() -> None:
     done = subprocess.run([sys.executable, str(script), "latin-2"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "latin-2 is not one of ascii, latin-1, inherited, terminal" in done.stderr
+
+
+def test_what_the_tests_reach_is_measured_in_one(capfd: pytest.CaptureFixture[str]) -> None:
+    test = Path(__file__).parents[1] / "unit" / "test_redact.py"
+    assert main(["--coverage", "inherited", "ascii", "inherited", "--", str(test)]) == 0
+    ascii_only, inherited = capfd.readouterr().out.split("=== inherited")
+    assert "branches" not in ascii_only
+    assert "package          lines  reached  branches  reached   floor" in inherited
