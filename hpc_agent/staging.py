@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from hpc_agent.clock import Clock
 from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.config.settings import AllSettings
@@ -229,7 +231,9 @@ class TaskStager:
         if not self._agent.force_exec_script:
             return task
         folder, _, file = self._agent.force_exec_script.rpartition(":")
-        return replace(task, script=replace(task.script, entry_point=file, working_dir=folder or "."))
+        return msgspec.structs.replace(
+            task, script=msgspec.structs.replace(task.script, entry_point=file, working_dir=folder or ".")
+        )
 
     def uses_container(self, task: Task) -> bool:
         """Whether the task runs in a container here.

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import table_lines, text, transient_line, wrapped
@@ -75,8 +76,8 @@ def _resources(settings: HpcSettings, given: Mapping[str, str]) -> Resources:
 
     defaults = settings.resources.over(Resources())
     if "gpu_type" in given and "num_gpus" not in given:
-        defaults = replace(defaults, gpus=max(defaults.gpus, 1))
-    policy = Policy("", replace(defaults, partition=""), dict.fromkeys(PROPERTY_FIELDS, Override()))
+        defaults = msgspec.structs.replace(defaults, gpus=max(defaults.gpus, 1))
+    policy = Policy("", msgspec.structs.replace(defaults, partition=""), dict.fromkeys(PROPERTY_FIELDS, Override()))
     try:
         return policy.resources(given)
     except ResourceError as error:
@@ -160,7 +161,7 @@ def _starts(client: ClusterClient, state: ClusterState, wanted: Resources, named
     starts = {}
     for name in names[:_MOST_PARTITIONS]:
         with transient_line(f"Asking when it would start in {name} …"):
-            starts[name] = client.expected_start(replace(wanted, partition=name))
+            starts[name] = client.expected_start(msgspec.structs.replace(wanted, partition=name))
     return starts
 
 

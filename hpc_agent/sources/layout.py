@@ -9,6 +9,8 @@ import posixpath
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import msgspec
+
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import changes
@@ -67,7 +69,7 @@ def _split_script(script: TaskScript) -> tuple[TaskScript, str]:
     entry = script.entry_point.strip()
     if not script.working_dir.strip() and ":" in entry and not entry.startswith("-"):
         entry, _, folder = entry.partition(":")
-    return replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
+    return msgspec.structs.replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
 
 
 def _script_file(entry: EntryPoint, named: str) -> str:
