@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.errors import HpcAgentError
@@ -17,8 +18,7 @@ _JITTER = random.Random()  # noqa: S311 - not a secret
 """Not the module's functions: a program that has seeded those gets what it seeded, whatever thread waits meanwhile."""
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """Seconds in which a kind of call may be repeated; pauses double from ``first_pause`` up to ``longest_pause``."""
 
     seconds: float

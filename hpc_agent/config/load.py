@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.config import names
 from hpc_agent.config.clearml_settings import AgentSettings, ApiSettings, DockerSettings, GitSettings, PackageSettings
@@ -25,16 +26,14 @@ SITE_FILE = Path("/etc/hpc-agent.conf")
 """What the administrators of a machine or a lab set for all its users; may be missing."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One source of values. ``name`` is what an error message calls it."""
 
     name: str
     tree: Tree
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """Everything that was read. ``tree`` holds all of clearml.conf, also what we do not read (``sdk``)."""
 
     settings: AllSettings

@@ -336,7 +336,7 @@ def test_process_that_got_the_number_of_the_claimant_is_not_taken_for_it(jobs: J
     jobs.won(jobs.agent(pid=1))
     claim = jobs.run().claim()
     assert claim is not None and claim.process is not None
-    earlier = replace(claim.process, ticks=claim.process.ticks - 1)
+    earlier = msgspec.structs.replace(claim.process, ticks=claim.process.ticks - 1)
     jobs.run().write_claim(msgspec.structs.replace(claim, process=earlier))
     claimed = jobs.claim(jobs.agent())
     assert isinstance(claimed, Won) and claimed.resumed
