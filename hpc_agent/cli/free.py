@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import table_lines, text, transient_line, wrapped
@@ -297,7 +298,7 @@ def _as_json(state: ClusterState, starts: Mapping[str, ExpectedStart]) -> dict[s
             }
             for p in by_partition(state)
         ],
-        "nodes": [{**asdict(node), "gpus_free": free_gpus(node)} for node in state.nodes],
+        "nodes": [{**msgspec.to_builtins(node), "gpus_free": free_gpus(node)} for node in state.nodes],
         "starts": [
             {
                 "partition": name,

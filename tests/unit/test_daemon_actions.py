@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 import pytest
 from manual_clock import ManualClock
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import AllSettings, HpcSettings

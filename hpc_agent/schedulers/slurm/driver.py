@@ -9,11 +9,11 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.capacity import Capacity
