@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
@@ -40,16 +41,14 @@ _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
 
 
-@dataclass(frozen=True)
-class ConsoleFiles:
+class ConsoleFiles(msgspec.Struct, frozen=True):
     """Console text, and how much of it the server has."""
 
     text: Path
     mark: Path
 
 
-@dataclass(frozen=True)
-class RunDirectory:
+class RunDirectory(msgspec.Struct, frozen=True):
     """``runs/<task>/<attempt>/``. Readable by its owner only: consoles and scripts are private."""
 
     path: Path
@@ -273,8 +272,7 @@ class RunDirectory:
             return frozenset()
 
 
-@dataclass(frozen=True)
-class RunsFolder:
+class RunsFolder(msgspec.Struct, frozen=True):
     """``runs/``: one folder a task, in it one an attempt."""
 
     path: Path

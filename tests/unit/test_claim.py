@@ -181,7 +181,7 @@ def test_of_two_attempts_the_one_that_removes_the_entry_wins(jobs: Jobs) -> None
     assert jobs.run("c2").claim() is None
 
 
-class ReadTooEarly(RunDirectory):
+class ReadTooEarly(RunDirectory, frozen=True):
     """Read before another process wrote its claim; the first write of a claim comes after that."""
 
     def claim(self) -> None:
