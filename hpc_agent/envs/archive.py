@@ -13,10 +13,11 @@ import sys
 import tarfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from hpc_agent.errors import ProcessError
 from hpc_agent.process import programs
@@ -40,8 +41,7 @@ _TAR_FILES_CHANGED = 1
 """tar's exit code where it read all, and some file was not the same before and after (``tar --help``, exit status)."""
 
 
-@dataclass(frozen=True)
-class PackedArchive:
+class PackedArchive(msgspec.Struct, frozen=True):
     """Size of an archive in bytes, and its SHA-256 in hexadecimal digits."""
 
     size: int

@@ -6,9 +6,11 @@ The function has the template's command, as in ``srun singularity exec --uts "$@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+from msgspec.structs import replace
 
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, ScriptedRuntime
 from hpc_agent.file_records import ensure_directory, write_atomic
