@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt, attempt_for
@@ -19,8 +20,7 @@ RUN_DIR = "HPC_AGENT_RUN_DIR"
 """Set by the script that the daemon submitted: the daemon watches this run."""
 
 
-@dataclass(frozen=True)
-class AgentIdentity:
+class AgentIdentity(msgspec.Struct, frozen=True):
     worker: WorkerId
     host: str
     owner: str

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.cancellation import Cancelled
@@ -65,8 +65,7 @@ _NODE_PAUSE_S = 5.0
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
-@dataclass(frozen=True)
-class ExecutionOptions:
+class ExecutionOptions(msgspec.Struct, frozen=True):
     """Flags of ``execute``, without those that shape the process."""
 
     require_queue: bool = False
@@ -75,8 +74,7 @@ class ExecutionOptions:
     echoes: tuple[IO[bytes], ...] = ()
 
 
-@dataclass(frozen=True)
-class Executor:
+class Executor(msgspec.Struct, frozen=True):
     """Executor of one task on this node; ``execute`` once."""
 
     client: Client

@@ -10,7 +10,6 @@ import concurrent.futures
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -309,8 +308,7 @@ class Reporter:
             log.debug("worker.not_unregistered", worker=self._identity.worker, error=error)
 
 
-@dataclass(frozen=True)
-class RunInputs:
+class RunInputs(msgspec.Struct, frozen=True):
     """Inputs of a run, for a clone to reproduce it. Empty or None: nothing to record."""
 
     packages: Sequence[str] = ()

@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from simulated_faults import ProcessKilledError
 from simulated_site import SimulatedSite
 

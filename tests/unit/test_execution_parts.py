@@ -38,7 +38,7 @@ def launch(**changes: object) -> ProcessContext:
         root=Path("/work/repo"),
         bin_dir=Path("/envs/k/bin"),
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(base, **changes)
 
 
 def test_the_process_sees_what_the_sdk_expects() -> None:
