@@ -83,8 +83,9 @@ def command(
         client.session.begin_login()  # the server answers while the rest is imported
 
         from hpc_agent.executor.agent_identity import identify
-        from hpc_agent.executor.execution import ExecutionOptions, Executor
+        from hpc_agent.executor.execution import Executor
         from hpc_agent.executor.prepare import ExecuteOptions
+        from hpc_agent.executor.task_run import ExecutionOptions
 
         identity = identify(configuration.settings)
         execute_options = ExecuteOptions(

@@ -14,7 +14,7 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.launch_plan import LaunchDefaults, Launcher, LaunchPlan, launch_plan
 from hpc_agent.domain.task import Task
-from hpc_agent.errors import InputError
+from hpc_agent.errors import InputError, NodesLostError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.launch_commands import RANK_OF, SINGLE_TASK, launch, launcher_command, rank_mark, work_folder
@@ -39,6 +39,10 @@ from hpc_agent.telemetry.node_processes import NodeProcesses
 log = EventLog("nodes")
 
 _MASTER = "CLEARML_MULTI_NODE_MASTER_DEF"
+_TRIES = 5
+"""Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
+_PAUSE_S = 5.0
+"""Between two starts, and longer each time: the scheduler's daemon on a node may be away for a moment."""
 
 
 def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> LaunchPlan | None:
@@ -207,6 +211,26 @@ class ManyNodes:
     def close(self) -> None:
         if self._nodes is not None:
             self._nodes.close()
+
+
+def open_nodes(nodes: ManyNodes, stop: StopRequest, clock: Clock, write_line: Callable[[str], None]) -> None:
+    """Start the nodes' agents and wait for them; again where the scheduler could not start one of them.
+
+    Raises:
+        Cancelled, HpcAgentError: as ``ManyNodes``.
+    """
+    for left in reversed(range(_TRIES)):
+        nodes.open()
+        try:
+            stop.run_cancellable(nodes.wait_ready, "prepare")
+        except NodesLostError as error:
+            nodes.close()
+            if not left:
+                raise
+            write_line(f"Starting the agents of the nodes again: {error}")
+            stop.sleep((_TRIES - left) * _PAUSE_S, clock)
+        else:
+            return
 
 
 def _number(job: str) -> int:

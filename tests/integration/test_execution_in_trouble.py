@@ -28,10 +28,10 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.executor.report import Reporter
 from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.task_outcome import ExitContext, ended
+from hpc_agent.executor.task_run import FENCE_S
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
