@@ -8,8 +8,8 @@ from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import NotFoundError, NotQueuedError
 from hpc_agent.executor.claim import Claimer, Lost
-from hpc_agent.executor.many_nodes import is_one_of_many
 from hpc_agent.executor.prefetch import EnvPrefetch
+from hpc_agent.executor.task_nodes import is_one_of_many
 from hpc_agent.executor.task_run import ExecutionContext, ExecutionOptions, TaskRun
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunDirectory, RunsFolder

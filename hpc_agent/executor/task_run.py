@@ -30,7 +30,6 @@ from hpc_agent.errors import (
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import ClaimWatch, Won
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.many_nodes import ManyNodes, open_nodes, plan_of, set_master_defaults
 from hpc_agent.executor.memory_monitor import MemoryMonitor
 from hpc_agent.executor.prefetch import EnvPrefetch
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
@@ -39,6 +38,7 @@ from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.step_process import STEP_OF, StepProcess
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
+from hpc_agent.executor.task_nodes import plan_of, set_master_defaults
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started, not_launched
 from hpc_agent.executor.watch import CLAIM_INTERVAL_S, Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
@@ -52,7 +52,8 @@ from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # most tasks run on one node
+    from hpc_agent.executor.many_nodes import ManyNodes
     from hpc_agent.executor.usage_recorder import UsageRecorder
 
 log = EventLog("executor")
@@ -166,6 +167,8 @@ class TaskRun:
         if plan is None:
             set_master_defaults(context.settings, os.environ)
             return self._run_one_process(console)
+        from hpc_agent.executor.many_nodes import ManyNodes, open_nodes
+
         nodes = ManyNodes(
             *(self._task, self._directory, plan, context.settings, self._identity, context.clock),
             console.write_line,
