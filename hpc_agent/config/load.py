@@ -19,7 +19,6 @@ from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.config.tree import Tree, flatten, get, merge, put, remove
 from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError
-from hpc_agent.secret_values import holds_credential
 
 DEFAULT_FILES = ("~/trains.conf", "~/clearml.conf")
 SITE_FILE = Path("/etc/hpc-agent.conf")
@@ -152,7 +151,8 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
             if text := environ.get(prefix + suffix):
                 layers.append(Layer(f"the variable {prefix}{suffix}", _nested(_said(suffix, text))))
     for variable in names.CARRIED:
-        if holds_credential(text := environ.get(variable, "")):
+        text = environ.get(variable)
+        if text and _holds_credential(text):
             layers.append(Layer(f"the variable {variable}", _nested({f"{names.JOB_ENVIRONMENT}.{variable}": text})))
     for variable, key in names.FOREIGN.items():
         if text := environ.get(variable):
@@ -214,3 +214,9 @@ def _check_sections_above(path: str, tree: Tree, origins: Mapping[str, str]) -> 
         value = get(tree, section)
         if value is not None:
             check_section(value, section, origins)
+
+
+def _holds_credential(text: str) -> bool:
+    from hpc_agent.secret_values import holds_credential  # few variables are there to be looked at
+
+    return holds_credential(text)

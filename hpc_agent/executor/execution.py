@@ -51,14 +51,6 @@ class Executor(ExecutionContext, frozen=True):
         log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
         return TaskRun(self, task, directory, claimed, prefetch).run(options)
 
-    def begin_prefetch(self) -> EnvPrefetch | None:
-        """In a job of a daemon, which has staged all: begin to unpack the environment while the server is asked."""
-        if self.identity.run_dir is None or not self.options.standalone:
-            return None
-        prefetch = EnvPrefetch(self.settings, RunDirectory(self.identity.run_dir), self.clock)
-        prefetch.begin()
-        return prefetch
-
     def _task(self, task_id: TaskId, options: ExecutionOptions) -> Task:
         try:
             return self.client.tasks.get(task_id)

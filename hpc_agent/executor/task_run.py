@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +36,6 @@ from hpc_agent.executor.prefetch import EnvPrefetch
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.step_process import STEP_OF, StepProcess
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
 from hpc_agent.executor.task_nodes import plan_of, set_master_defaults
@@ -48,7 +48,6 @@ from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import RequeueBudget
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers import backends
-from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
@@ -358,14 +357,22 @@ class TaskRun:
 
 def _start(prepared: PreparedTask, console: Console, name: str) -> Stoppable:
     """``name``: no other process on this node has it."""
-    child = Supervised(
-        prepared.marked(STEP_OF, name),
+    if not prepared.in_step:
+        return _supervised(prepared, prepared.argv, console)
+    from hpc_agent.executor.step_process import STEP_OF, StepProcess
+    from hpc_agent.telemetry.node_processes import NodeProcesses
+
+    return StepProcess(_supervised(prepared, prepared.marked(STEP_OF, name), console), NodeProcesses(STEP_OF, name))
+
+
+def _supervised(prepared: PreparedTask, argv: Sequence[str], console: Console) -> Supervised:
+    return Supervised(
+        argv,
         env=prepared.environ,
         cwd=prepared.cwd,
         output=console.sink,
         forwards_signals=prepared.forwards_signals,
     )
-    return StepProcess(child, NodeProcesses(STEP_OF, name)) if prepared.in_step else child
 
 
 def _import_what_comes_later() -> None:

@@ -35,6 +35,8 @@ from hpc_agent.runs.attempt_records import (
 )
 from hpc_agent.runs.open_attempts import OpenAttempts
 
+RUN_DIR = "HPC_AGENT_RUN_DIR"
+"""Set by the script that the daemon submitted: the daemon watches this run."""
 FileVersion = tuple[int, int, int]
 """Inode, time of the last change, size: another one after each write of a record."""
 _RESTARTS = "restarts.json"
