@@ -12,10 +12,11 @@ import os
 import shutil
 import socket
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -26,8 +27,7 @@ _MIN_AGE = timedelta(hours=1)
 _HEARTBEAT = HeartbeatTiming(interval=60, expires_after=600)
 
 
-@dataclass(frozen=True)
-class Uses:
+class Uses(msgspec.Struct, frozen=True):
     """``count`` is about right: processes without write access are not counted."""
 
     count: int

@@ -16,6 +16,7 @@ HpcAgentError
 ├── UserMapError           a task's user has no Linux user on this cluster
 ├── SourceError            the task's code cannot be brought to the node
 ├── EnvironmentBuildError  the task's Python environment cannot be built or found
+│   └── NodesLostError     … because the agents of the task's nodes ended first
 ├── ContainerError         the task's container cannot be run as asked
 │   └── ContainerUnavailableError  … for nothing on this machine runs containers
 └── ProcessError           a program of ours could not be run
@@ -111,6 +112,10 @@ class SourceError(HpcAgentError):
 
 class EnvironmentBuildError(HpcAgentError):
     """The Python environment of a task cannot be built, or is not in the cache where it must be."""
+
+
+class NodesLostError(EnvironmentBuildError):
+    """The agents of a task's nodes ended before their nodes were ready: the scheduler could not start one of them."""
 
 
 class ContainerError(HpcAgentError):

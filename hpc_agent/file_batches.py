@@ -9,9 +9,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from hpc_agent.cancellation import in_background
 from hpc_agent.file_records import Durability, draft_of, encoded_record, fsync_directory, link_first, write_draft
@@ -22,8 +23,7 @@ _AT_ONCE = 16
 """Files that wait for the disk side by side."""
 
 
-@dataclass(frozen=True)
-class FileWrite:
+class FileWrite(msgspec.Struct, frozen=True):
     """A file that is to be written, as ``file_records.write_atomic`` does."""
 
     path: Path

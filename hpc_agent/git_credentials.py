@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.redact import Secret
 
@@ -31,8 +32,7 @@ def ssh_command(configured: str) -> str:
     return f"{configured or 'ssh'} {options}"
 
 
-@dataclass(frozen=True)
-class GitCredential:
+class GitCredential(msgspec.Struct, frozen=True):
     """``origin``: the one place that may see it, e.g. ``https://host:8443``; empty for any."""
 
     origin: str

@@ -12,8 +12,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.clock import Clock
 
@@ -22,8 +23,7 @@ QUICK_S = 1.0
 _CONFIRM_BEATS = 3
 
 
-@dataclass(frozen=True)
-class HeartbeatTiming:
+class HeartbeatTiming(msgspec.Struct, frozen=True):
     """Seconds between two beats, without a new beat until a holder counts as dead, and between two looks of those
     who wait (a thirtieth of the time waited, within these bounds: fifty who wait must not busy the file server).
 

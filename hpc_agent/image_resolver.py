@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -54,24 +53,21 @@ print(json.dumps({"packages": packages, "site": sorted(set(paths))}))
 """What a Python sees. One in an activated environment (/opt/venv first on PATH) means that environment's packages."""
 
 
-@dataclass(frozen=True)
-class ImagePackages:
+class ImagePackages(msgspec.Struct, frozen=True):
     """``packages``: normalised name → version. ``site``: folders of an activated environment."""
 
-    packages: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = msgspec.field(default_factory=dict)
     site: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ImageFacts:
+class ImageFacts(msgspec.Struct, frozen=True):
     """Facts about an image; kept next to the images, for looking takes a container."""
 
     python: Interpreter | None = None
     seen: ImagePackages = ImagePackages()
 
 
-@dataclass(frozen=True)
-class ImagePython:
+class ImagePython(msgspec.Struct, frozen=True):
     """The image's own Python, as ``envs.interpreter.ImagePythonApi`` requires it."""
 
     prepared: PreparedContainer
@@ -89,8 +85,7 @@ class ImagePython:
         return self.prepared.run(argv, timeout=timeout, env=env, cwd=str(cwd), mounts=_mounts(folders))
 
 
-@dataclass(frozen=True)
-class ResolvedContainer:
+class ResolvedContainer(msgspec.Struct, frozen=True):
     """``python``: what runs the task; None where that is this site's own Python."""
 
     choice: Choice

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _STATE, _START = 0, 19
 """Positions after the command name in /proc/<pid>/stat (proc(5) counts them as 3 and 22)."""
 
 
-@dataclass(frozen=True)
-class ProcessId:
+class ProcessId(msgspec.Struct, frozen=True):
     """Identity of a process; part of records on disk."""
 
     pid: int

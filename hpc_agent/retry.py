@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.errors import HpcAgentError
@@ -17,8 +18,7 @@ _JITTER = random.Random()  # noqa: S311 - not a secret
 """Not the module's functions: a program that has seeded those gets what it seeded, whatever thread waits meanwhile."""
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """Seconds in which a kind of call may be repeated; pauses double from ``first_pause`` up to ``longest_pause``."""
 
     seconds: float
@@ -47,7 +47,7 @@ def next_pause(pause: float) -> float:
     return min(2 * pause, _LONGEST_PASS_PAUSE_S)
 
 
-_AWAY = re.compile(
+_AWAY = (
     # names
     r"could not resolve host|failed to lookup address|name or service not known|temporary failure in name resolution"
     r"|no such host"
@@ -58,9 +58,9 @@ _AWAY = re.compile(
     # answers
     r"|returned error: (?:429|5\d\d)|status server error \(5|429 too many requests|50[0234] server error"
     # uv itself has found that the error may pass
-    r"|request failed after \d+ retries",
-    re.IGNORECASE,
+    r"|request failed after \d+ retries"
 )
+"""Compiled where an error came, not by each job that starts."""
 
 _REFUSES = "remote error:"
 """Prefix of what a remote itself printed, after which it hangs up."""
@@ -71,7 +71,7 @@ def is_away(message: str) -> bool:
 
     Not if the repository or package does not exist, or is not accessible.
     """
-    return _REFUSES not in message and _AWAY.search(message) is not None
+    return _REFUSES not in message and re.search(_AWAY, message, re.IGNORECASE) is not None
 
 
 def _retryable(error: HpcAgentError) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.clearml_settings import GitSettings
@@ -40,8 +42,7 @@ _SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
 """Among a task's container arguments: the image's Python runs it as it is."""
 
 
-@dataclass(frozen=True)
-class StagedTask:
+class StagedTask(msgspec.Struct, frozen=True):
     """Keys of a task's source and environment in the shared cache; written as ``stage.json`` in the run directory."""
 
     source: StagedSource
@@ -229,7 +230,9 @@ class TaskStager:
         if not self._agent.force_exec_script:
             return task
         folder, _, file = self._agent.force_exec_script.rpartition(":")
-        return replace(task, script=replace(task.script, entry_point=file, working_dir=folder or "."))
+        return msgspec.structs.replace(
+            task, script=msgspec.structs.replace(task.script, entry_point=file, working_dir=folder or ".")
+        )
 
     def uses_container(self, task: Task) -> bool:
         """Whether the task runs in a container here.

@@ -24,7 +24,11 @@ BASICS = 2
 """The first layers, which every package may import."""
 
 LAYERS = (
-    Layer(("errors", "domain"), "the standard library (`domain` is pure: no files, no clock)", mutual=True),
+    Layer(
+        ("errors", "domain"),
+        "the standard library, and msgspec for values (`domain` is pure: no files, no clock)",
+        mutual=True,
+    ),
     Layer(
         (
             "clock",

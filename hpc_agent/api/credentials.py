@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import ApiSession
@@ -24,8 +25,7 @@ _OWNER_TOKEN_S = 30 * 24 * 3600
 """Validity of an owner's token, the servers' own default: a job may wait for weeks."""
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """The public half of a key pair."""
 
     access_key: str
@@ -33,14 +33,12 @@ class Key:
     created: str
 
 
-@dataclass(frozen=True)
-class KeyPair:
+class KeyPair(msgspec.Struct, frozen=True):
     access_key: str
     secret_key: Secret
 
 
-@dataclass(frozen=True)
-class User:
+class User(msgspec.Struct, frozen=True):
     id: str
     name: str
     role: str

@@ -83,6 +83,8 @@ class ApiSession:
         self._renew_at = 0.0
         self._server_version: tuple[int, ...] = ()
         self._lock = threading.Lock()
+        self.closes_connections = False
+        """The server closed the connection of its last answer: calls at the same time cost no more connections then."""
         self.server_ahead: float | None = None
         """Seconds by which the server's clock was ahead of ours at its last answer, to a second or two; None: no answer
         had a date."""
@@ -277,6 +279,7 @@ class ApiSession:
             answer = body_of(response)
         except (TooLargeError, requests.RequestException) as error:
             raise no_answer(error, endpoint, where) from error
+        self.closes_connections = response.headers.get("Connection", "").lower() == "close"
         self._note_date(response.headers.get("Date", ""))
         return data_of(response, answer, endpoint, where)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.api.answer import id_in, rows, whole
 from hpc_agent.api.client import Client
@@ -20,8 +21,7 @@ _CONSOLE_PAGE = 100
 """Log events in the answer about a console's end; each holds many lines."""
 
 
-@dataclass(frozen=True)
-class ConsoleEnd:
+class ConsoleEnd(msgspec.Struct, frozen=True):
     """``last_ms``: timestamp of its last event. ``is_cut``: there may be more before it."""
 
     text: str

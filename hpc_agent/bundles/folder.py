@@ -6,8 +6,10 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hpc_agent import file_records
 from hpc_agent.bundles.recipe import FolderRun, run_script

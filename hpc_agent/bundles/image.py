@@ -144,7 +144,7 @@ class ImageBuilder:
 
     def _commit(self, task: Task, container: ResolvedContainer, options: ImageOptions, context: Path) -> str:
         docker = cast(CommittingRuntime, container.prepared.runtime)
-        prepared = replace(container.prepared, folder=context.parent / "start")
+        prepared = msgspec.structs.replace(container.prepared, folder=context.parent / "start")
         name = f"hpc-agent-build-{task.id}-{os.getpid()}"
         config = self._config(docker, container)
         mounts = [Mount(context, CONTEXT), *_package_folders()]

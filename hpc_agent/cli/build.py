@@ -122,7 +122,7 @@ def _with_python(task: Task, version: str | None, configuration: Configuration) 
     Raises:
         InputError: it is not a version, or is not installed here.
     """
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from hpc_agent.envs import interpreter
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from hpc_agent.cli.period_option import parse_period
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
@@ -169,10 +170,8 @@ def _seconds(run: Efficiency) -> float:
 
 
 def _as_json(by: Sequence[str], group: Group, found: Total) -> dict[str, object]:
-    import dataclasses
-
     shares = {name: None if value is None else round(value, 4) for name, value in _shares(found).items()}
-    rest = {key: value for key, value in dataclasses.asdict(found).items() if key not in shares}
+    rest = {key: value for key, value in msgspec.structs.asdict(found).items() if key not in shares}
     return {**dict(zip(by, group, strict=True)), **rest, **shares}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import table_lines, text, transient_line, wrapped
@@ -75,8 +77,8 @@ def _resources(settings: HpcSettings, given: Mapping[str, str]) -> Resources:
 
     defaults = settings.resources.over(Resources())
     if "gpu_type" in given and "num_gpus" not in given:
-        defaults = replace(defaults, gpus=max(defaults.gpus, 1))
-    policy = Policy("", replace(defaults, partition=""), dict.fromkeys(PROPERTY_FIELDS, Override()))
+        defaults = msgspec.structs.replace(defaults, gpus=max(defaults.gpus, 1))
+    policy = Policy("", msgspec.structs.replace(defaults, partition=""), dict.fromkeys(PROPERTY_FIELDS, Override()))
     try:
         return policy.resources(given)
     except ResourceError as error:
@@ -160,7 +162,7 @@ def _starts(client: ClusterClient, state: ClusterState, wanted: Resources, named
     starts = {}
     for name in names[:_MOST_PARTITIONS]:
         with transient_line(f"Asking when it would start in {name} …"):
-            starts[name] = client.expected_start(replace(wanted, partition=name))
+            starts[name] = client.expected_start(msgspec.structs.replace(wanted, partition=name))
     return starts
 
 
@@ -296,7 +298,7 @@ def _as_json(state: ClusterState, starts: Mapping[str, ExpectedStart]) -> dict[s
             }
             for p in by_partition(state)
         ],
-        "nodes": [{**asdict(node), "gpus_free": free_gpus(node)} for node in state.nodes],
+        "nodes": [{**msgspec.to_builtins(node), "gpus_free": free_gpus(node)} for node in state.nodes],
         "starts": [
             {
                 "partition": name,

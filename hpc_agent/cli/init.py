@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
@@ -149,7 +150,7 @@ def _server(present: Configuration, flags: InitFlags) -> str:
 
 def _as_json(facts: SiteFacts, choices: Choices, change: Change, service: DaemonService) -> dict[str, object]:
     return {
-        "site": asdict(facts),
+        "site": msgspec.to_builtins(facts, enc_hook=str),
         "choices": asdict(choices),
         "file": str(change.path),
         "changed": change.is_one,

@@ -13,9 +13,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.types import parse_truth
@@ -61,8 +62,7 @@ def _pairs(configuration: Configuration, section: str) -> Mapping[str, Any]:
     return held
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(msgspec.Struct, frozen=True):
     path: Path
     content: bytes
     overwrite: bool

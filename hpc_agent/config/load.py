@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.config import names
 from hpc_agent.config.clearml_settings import AgentSettings, ApiSettings, DockerSettings, GitSettings, PackageSettings
@@ -18,23 +19,20 @@ from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.config.tree import Tree, flatten, get, merge, put, remove
 from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError
-from hpc_agent.secret_values import holds_credential
 
 DEFAULT_FILES = ("~/trains.conf", "~/clearml.conf")
 SITE_FILE = Path("/etc/hpc-agent.conf")
 """What the administrators of a machine or a lab set for all its users; may be missing."""
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One source of values. ``name`` is what an error message calls it."""
 
     name: str
     tree: Tree
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """Everything that was read. ``tree`` holds all of clearml.conf, also what we do not read (``sdk``)."""
 
     settings: AllSettings
@@ -153,7 +151,8 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
             if text := environ.get(prefix + suffix):
                 layers.append(Layer(f"the variable {prefix}{suffix}", _nested(_said(suffix, text))))
     for variable in names.CARRIED:
-        if holds_credential(text := environ.get(variable, "")):
+        text = environ.get(variable)
+        if text and _holds_credential(text):
             layers.append(Layer(f"the variable {variable}", _nested({f"{names.JOB_ENVIRONMENT}.{variable}": text})))
     for variable, key in names.FOREIGN.items():
         if text := environ.get(variable):
@@ -215,3 +214,9 @@ def _check_sections_above(path: str, tree: Tree, origins: Mapping[str, str]) -> 
         value = get(tree, section)
         if value is not None:
             check_section(value, section, origins)
+
+
+def _holds_credential(text: str) -> bool:
+    from hpc_agent.secret_values import holds_credential  # few variables are there to be looked at
+
+    return holds_credential(text)

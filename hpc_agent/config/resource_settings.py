@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from hpc_agent.config.types import Count, Positive, Seconds, SettingsGroup
 from hpc_agent.domain.launch_plan import parse_launcher
@@ -71,7 +71,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
             "reservation": self.reservation,
             "exclude": self.exclude,
         }
-        return replace(base, **{k: v for k, v in pairs.items() if v is not None})  # type: ignore[arg-type]
+        return replace(base, **{k: v for k, v in pairs.items() if v is not None})
 
 
 class OverrideSettings(SettingsGroup, frozen=True, kw_only=True):

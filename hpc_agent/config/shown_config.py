@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.names import conf_path
@@ -26,8 +27,7 @@ _ARGUMENT = re.compile(r"((?:^|\s)(?:-e|--env)[= ]\s*[A-Za-z_][A-Za-z0-9_]*=)(\"
 _ASSIGNMENT = re.compile(r"^((?:-e|--env=)?\s*[A-Za-z_][A-Za-z0-9_]*=).+", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """``value`` is JSON, secrets masked; ``origin`` a file, a variable, a flag, or ``default``."""
 
     key: str

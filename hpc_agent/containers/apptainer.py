@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.containers.gpu_share import GpuMaker
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
@@ -12,8 +13,7 @@ from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 _GPU_FLAGS = {GpuMaker.NVIDIA: "--nv", GpuMaker.AMD: "--rocm"}
 
 
-@dataclass(frozen=True)
-class Apptainer:
+class Apptainer(msgspec.Struct, frozen=True):
     program: str
     name: str = "apptainer"
     suffix = ".sif"

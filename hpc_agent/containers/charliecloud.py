@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.access import user_name
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec
@@ -13,8 +14,7 @@ _PATH = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 """Unless the image says better: without any, a shell makes up its own, with the current folder in it."""
 
 
-@dataclass(frozen=True)
-class Charliecloud:
+class Charliecloud(msgspec.Struct, frozen=True):
     program: str
     name = "charliecloud"
     suffix = ""

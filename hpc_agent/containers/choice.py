@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.config.clearml_settings import DockerSettings
 from hpc_agent.containers.docker_options import ArgumentRules, Merged, merge, split
@@ -18,8 +19,7 @@ ClearML server wherever the node does, torch's loaders want more shared memory t
 of the mounted files is root inside (a daemon's root, or the user where podman runs without one)."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """``by_task``: the task named the image itself."""
 
     image: str

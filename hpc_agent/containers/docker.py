@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.containers.gpu_share import GpuMaker, GpuShare
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
@@ -13,8 +14,7 @@ _AMD = ("--device=/dev/kfd", "--device=/dev/dri", "--group-add=video")
 """AMD's driver has no registered devices: all of them, and ROCR_VISIBLE_DEVICES inside says which are meant."""
 
 
-@dataclass(frozen=True)
-class Docker:
+class Docker(msgspec.Struct, frozen=True):
     """``skip_gpus_flag``: say nothing about GPUs."""
 
     name: str

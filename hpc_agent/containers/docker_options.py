@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain.container_options import FLAGS, KNOWN
 from hpc_agent.errors import ContainerError
@@ -37,8 +38,7 @@ _ATTACHED = re.compile(r"^-(?P<letter>[evpulwmhc])(?P<value>[^=].*)$")
 """``-eNAME=1``, ``-v/a:/b``."""
 
 
-@dataclass(frozen=True)
-class DockerOption:
+class DockerOption(msgspec.Struct, frozen=True):
     """``name`` without dashes, in its long form; ``words`` as they were written."""
 
     name: str
@@ -59,8 +59,7 @@ class DockerOption:
         return attached if equals else " ".join(self.words[1:])
 
 
-@dataclass(frozen=True)
-class ArgumentRules:
+class ArgumentRules(msgspec.Struct, frozen=True):
     """As ``config.settings.DockerSettings`` describes them. ``granted``: arguments that the site gives by default."""
 
     protected: tuple[str, ...] = ()
@@ -70,8 +69,7 @@ class ArgumentRules:
     allowed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Merged:
+class Merged(msgspec.Struct, frozen=True):
     """``environment``: what ``--env NAME=value`` set, in order; ``notes``: sentences for the task's console."""
 
     options: tuple[DockerOption, ...] = ()

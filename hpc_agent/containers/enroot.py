@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
-@dataclass(frozen=True)
-class Enroot:
+class Enroot(msgspec.Struct, frozen=True):
     """Starts an image file directly, which enroot does where squashfuse and fuse-overlayfs are installed.
 
     The devices of NVIDIA's driver come from enroot's own hook, by NVIDIA_VISIBLE_DEVICES; those of AMD are in /dev.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 
 class GpuMaker(Enum):
@@ -15,8 +17,7 @@ class GpuMaker(Enum):
     AMD = "amd"
 
 
-@dataclass(frozen=True)
-class GpuShare:
+class GpuShare(msgspec.Struct, frozen=True):
     """``devices``: indexes as the driver counts them, or UUIDs; ``all`` of the machine's instead."""
 
     devices: tuple[str, ...] = ()

@@ -9,9 +9,10 @@ import contextlib
 import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.containers.images import remove_image, use_records
@@ -21,8 +22,7 @@ _ABANDONED = timedelta(days=1)
 _PREFIX = len(".01234567.")
 
 
-@dataclass(frozen=True)
-class ImageEntry:
+class ImageEntry(msgspec.Struct, frozen=True):
     """An image in the shared folder. ``name`` is its file's; ``size`` in bytes; ``uses`` is about right."""
 
     name: str

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.cache_uses import UseRecords
@@ -34,8 +35,7 @@ _TELLING = ("bin", "usr/bin", "usr/lib", "usr/local/bin", "usr/local/lib")
 """Folders of an unpacked image whose times say whether it was changed; others' change with each mount point."""
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """``reference``: as the task names it. ``location``: what the runtime is given. ``identity``: its content."""
 
     reference: str
@@ -43,8 +43,7 @@ class Image:
     identity: str
 
 
-@dataclass(frozen=True)
-class _ImageRecord:
+class _ImageRecord(msgspec.Struct, frozen=True):
     identity: str
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hpc_agent.containers.docker import Docker
 from hpc_agent.containers.gpu_share import GpuMaker, GpuShare
 from hpc_agent.containers.runtime_api import Argv
 
 
-@dataclass(frozen=True)
-class PodmanHpc(Docker):
+class PodmanHpc(Docker, frozen=True):
     """podman's command line. ``pull`` also converts the image (``migrate``) and puts it into the user's store on the
     shared file system, so that no file is made of it here."""
 

@@ -8,8 +8,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent import file_records
 from hpc_agent.containers import start_script
@@ -26,8 +28,7 @@ START = "/hpc-agent/start"
 _REMOVE_S = 60.0
 
 
-@dataclass(frozen=True)
-class PreparedContainer:
+class PreparedContainer(msgspec.Struct, frozen=True):
     """``folder``: private to this user and local; start scripts are written there. ``site_arguments``: what every
     container gets here."""
 

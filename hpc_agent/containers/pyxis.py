@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.containers.enroot import docker_address, with_registry
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
-@dataclass(frozen=True)
-class Pyxis:
+class Pyxis(msgspec.Struct, frozen=True):
     """Works in a Slurm job only: the container is a step of it, on ``node``, where the agent is; empty outside
     of a job."""
 

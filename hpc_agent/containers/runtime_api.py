@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from hpc_agent.containers.gpu_share import NO_GPUS, GpuShare
 
 Argv = list[str]
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """``source`` of this machine is seen in the container as ``target``, an absolute path."""
 
     source: Path
@@ -25,8 +25,7 @@ class Mount:
             raise ValueError(f"{self.target!r} is not an absolute path")
 
 
-@dataclass(frozen=True)
-class ContainerSpec:
+class ContainerSpec(msgspec.Struct, frozen=True):
     """One container. Contains no secret: all of it goes on a command line."""
 
     image: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.containers.rank_variables import EXPORT_ARGUMENTS
 
@@ -43,8 +44,7 @@ _WATCH = """\
 """
 
 
-@dataclass(frozen=True)
-class StartScript:
+class StartScript(msgspec.Struct, frozen=True):
     """``path_first``: folder put before the image's own PATH. ``python``: must start, else the image does not fit.
     ``first``: the script is the container's process 1.
     ``home``: for images that say nothing about one. ``alive``: a pipe that the starting process holds open, for
@@ -52,7 +52,7 @@ class StartScript:
 
     cwd: str
     command: Sequence[str]
-    exports: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     path_first: str = ""
     setup: Sequence[str] = ()
     python: str = ""

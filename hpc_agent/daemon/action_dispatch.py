@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from hpc_agent.daemon.act import Actor
 from hpc_agent.daemon.login_staging import StagingBackend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import queue
@@ -11,6 +10,8 @@ import threading
 from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.webhook import post_json
@@ -82,7 +83,7 @@ class NotificationDelivery:
 
     def _deliver(self, notification: Notification) -> None:
         target: TargetSettings = getattr(self._settings, notification.event.setting)
-        complete = self._completed(dataclasses.replace(notification, reason=without_secrets(notification.reason)))
+        complete = self._completed(msgspec.structs.replace(notification, reason=without_secrets(notification.reason)))
         body = json.dumps(complete.body()).encode()
         if target.webhook:
             self._try(complete, "webhook", lambda: post_json(target.webhook, body))
@@ -101,7 +102,7 @@ class NotificationDelivery:
         except HpcAgentError as error:
             log.warning("notification.without_name", task=notification.task, error=error)
             return notification
-        return dataclasses.replace(notification, name=task.name, project=task.project, url=url)
+        return msgspec.structs.replace(notification, name=task.name, project=task.project, url=url)
 
     def _try(self, notification: Notification, way: str, deliver: Callable[[], None]) -> None:
         keys = {"task": notification.task, "notification": notification.event.value, "way": way}

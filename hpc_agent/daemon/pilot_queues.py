@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.resource_settings import QueueSettings

@@ -124,7 +124,7 @@ class Submitter:
             task,
             attempt,
             settings,
-            replace(resources, gpus=gpus),
+            msgspec.structs.replace(resources, gpus=gpus),
             JobPlace(queue.name, directory),
             staged=self._stages is not None,
         )
@@ -222,7 +222,7 @@ class Submitter:
         resources = job.context.resources
         if not avoided:
             return resources
-        return replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
+        return msgspec.structs.replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
 
     def _text(self, job: PreparedJob, avoided: Sequence[str]) -> str:
         if not avoided:

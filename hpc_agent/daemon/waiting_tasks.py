@@ -3,7 +3,7 @@ alone for a while, and rejects them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.status import TaskStatus
 
 
-@dataclass(frozen=True)
-class SubmitJob:
+class SubmitJob(msgspec.Struct, frozen=True):
     """Stage, render and submit, as try number ``number``."""
 
     number: int = 1
 
 
-@dataclass(frozen=True)
-class AdoptJob:
+class AdoptJob(msgspec.Struct, frozen=True):
     """A job under the attempt's name exists: remember its id."""
 
     job: JobId
 
 
-@dataclass(frozen=True)
-class FindByName:
+class FindByName(msgspec.Struct, frozen=True):
     """Ask squeue and sacct for the name. Nothing found means, if ``give_up`` is set: submit as try ``number``, or where
     sbatch had failed, fail the task with ``refusal``."""
 
@@ -32,22 +29,19 @@ class FindByName:
     refusal: str = ""
 
 
-@dataclass(frozen=True)
-class CancelJob:
+class CancelJob(msgspec.Struct, frozen=True):
     job: JobId
     why: str
     only_pending: bool = True
 
 
-@dataclass(frozen=True)
-class ReleaseJob:
+class ReleaseJob(msgspec.Struct, frozen=True):
     """The scheduler holds the job because it could not start it: let it try again."""
 
     job: JobId
 
 
-@dataclass(frozen=True)
-class SetStatusMessage:
+class SetStatusMessage(msgspec.Struct, frozen=True):
     """Show ``message`` as the task's status message, and ``console``, if any, as a line of its console, once."""
 
     message: str
@@ -55,21 +49,18 @@ class SetStatusMessage:
     console: str = ""
 
 
-@dataclass(frozen=True)
-class PublishExitReport:
+class PublishExitReport(msgspec.Struct, frozen=True):
     """Send the rest of the console and post what the report says."""
 
 
-@dataclass(frozen=True)
-class SetFinalStatus:
+class SetFinalStatus(msgspec.Struct, frozen=True):
     """Conclude a run that left no last word: report, console, final status."""
 
     status: TaskStatus
     reason: str
 
 
-@dataclass(frozen=True)
-class Requeue:
+class Requeue(msgspec.Struct, frozen=True):
     """To the head of its queue. ``restart``: it counts against ``max_restarts``; ``node`` may have been the cause."""
 
     why: str
@@ -77,24 +68,21 @@ class Requeue:
     node: str = ""
 
 
-@dataclass(frozen=True)
-class RejectTask:
+class RejectTask(msgspec.Struct, frozen=True):
     """Claim the queued task and give it a final status."""
 
     status: TaskStatus
     reason: str
 
 
-@dataclass(frozen=True)
-class DropClaim:
+class DropClaim(msgspec.Struct, frozen=True):
     """An intent whose job the scheduler no longer has, while the task is still queued: it must not block the next job.
 
     Should its owner live on where the scheduler cannot see it, the removal from the queue still has one winner.
     """
 
 
-@dataclass(frozen=True)
-class MarkDone:
+class MarkDone(msgspec.Struct, frozen=True):
     """Nothing is left to do for this attempt. ``ship``: but for the rest of its console."""
 
     why: str

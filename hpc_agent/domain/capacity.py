@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heapreplace
 from itertools import chain, zip_longest
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import QueueId
 from hpc_agent.errors import InputError
 
 
-@dataclass(frozen=True)
-class GpuRange:
+class GpuRange(msgspec.Struct, frozen=True):
     """GPUs of one job: at least, and at most where more are free."""
 
     least: int
     most: int
 
 
-@dataclass(frozen=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """Capacity of a scheduler for jobs that start at once; None: unlimited, it has a queue of its own."""
 
     jobs: int | None = None
@@ -78,8 +78,7 @@ def parse_allocation(word: str) -> tuple[str, GpuRange]:
     return match["queue"], GpuRange(least, most)
 
 
-@dataclass(frozen=True)
-class QueueCandidates:
+class QueueCandidates(msgspec.Struct, frozen=True):
     """A queue's tasks that are due, in running order, and its room."""
 
     queue: QueueId

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal, get_args
+
+import msgspec
 
 from hpc_agent.domain.task import TaskContainer, TaskScript
 
@@ -33,21 +34,20 @@ def name_from(text: str, kind: str) -> str:
     return text if len(text.strip()) >= SHORTEST_NAME else f"{kind} {text}".strip()
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """``project`` is a name, ``output_uri`` a URL or empty; ``runtime`` are marks that programs leave for programs."""
 
     name: str
     project: str
     script: TaskScript
     type: str = "training"
-    container: TaskContainer = field(default_factory=TaskContainer)
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    container: TaskContainer = msgspec.field(default_factory=TaskContainer)
+    arguments: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Hyper-parameter section ``Args``: what the script's argument parser gets."""
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     """User properties."""
     tags: tuple[str, ...] = ()
     system_tags: tuple[str, ...] = ()
     comment: str = ""
     output_uri: str = ""
-    runtime: Mapping[str, object] = field(default_factory=dict)
+    runtime: Mapping[str, object] = msgspec.field(default_factory=dict)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain import duration
 
 
-@dataclass(frozen=True)
-class Used:
+class Used(msgspec.Struct, frozen=True):
     """An amount that was used, and the one that was asked for; None where that is not known, or has no limit."""
 
     used: float
@@ -22,8 +22,7 @@ class Used:
         return self.used / self.asked if self.asked else None
 
 
-@dataclass(frozen=True)
-class Efficiency:
+class Efficiency(msgspec.Struct, frozen=True):
     """Use of one run on its first node. None: it was not measured."""
 
     cpus: Used | None = None
@@ -38,8 +37,7 @@ class Efficiency:
     """How long the job ran, of its time limit."""
 
 
-@dataclass(frozen=True)
-class UsageDetails:
+class UsageDetails(msgspec.Struct, frozen=True):
     """What advice needs in addition to the amounts."""
 
     busiest_cpus: float | None = None
@@ -190,8 +188,7 @@ def _time_advice(seconds: Used | None) -> str:
 # ---------------------------------------------------------------- sums
 
 
-@dataclass(frozen=True)
-class Total:
+class Total(msgspec.Struct, frozen=True):
     """Use of many tasks together. Each share is weighted with the time that its task ran."""
 
     tasks: int

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NewType
+
+import msgspec
 
 EnvKey = NewType("EnvKey", str)
 """32 hexadecimal digits, the hash of everything that an environment's content depends on."""
 
 
-@dataclass(frozen=True)
-class RequirementFiles:
+class RequirementFiles(msgspec.Struct, frozen=True):
     """Requirement files of a repository at a commit, uncommitted changes applied.
 
     ``roots``: every ``requirements.txt`` from the repository's root down to the working folder, in that order.
@@ -23,10 +23,10 @@ class RequirementFiles:
     """
 
     roots: tuple[str, ...] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = msgspec.field(default_factory=dict)
     working_dir: str = ""
     projects: tuple[str, ...] = ()
     listed: bool = False
     unread: tuple[str, ...] = ()
     locks: tuple[str, ...] = ()
-    conda: Mapping[str, str] = field(default_factory=dict)
+    conda: Mapping[str, str] = msgspec.field(default_factory=dict)

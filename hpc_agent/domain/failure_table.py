@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 
 class FailureKind(Enum):
@@ -34,8 +35,7 @@ class FailureKind(Enum):
     SIGNAL = "signal"
 
 
-@dataclass(frozen=True)
-class FailureCause:
+class FailureCause(msgspec.Struct, frozen=True):
     """Cause of a program's death."""
 
     kind: FailureKind
@@ -51,8 +51,7 @@ class FailureCause:
 _LONGEST_QUOTE = 200
 
 
-@dataclass(frozen=True)
-class _Rule:
+class _Rule(msgspec.Struct, frozen=True):
     kind: FailureKind
     pattern: re.Pattern[str]
     sentence: str

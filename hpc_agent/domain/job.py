@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+import msgspec
 
 from hpc_agent.domain.duration import format_duration
 from hpc_agent.domain.ids import JobId
@@ -63,8 +64,7 @@ _FINAL = frozenset(
 _MAY_COME_BACK = frozenset({JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL})
 
 
-@dataclass(frozen=True)
-class WaitMeaning:
+class WaitMeaning(msgspec.Struct, frozen=True):
     """Meaning of a scheduler's wait reason for the job's user."""
 
     advice: str = ""
@@ -77,8 +77,7 @@ class WaitMeaning:
     """The scheduler failed to start it, and holds it for that reason only."""
 
 
-@dataclass(frozen=True)
-class LiveJob:
+class LiveJob(msgspec.Struct, frozen=True):
     """A job that the scheduler still lists."""
 
     id: JobId
@@ -101,8 +100,7 @@ class LiveJob:
         return f"{self.scheduler} job {self.id}"
 
 
-@dataclass(frozen=True)
-class JobRecord:
+class JobRecord(msgspec.Struct, frozen=True):
     """Record of a job in the scheduler or its accounting: the only ground for an outcome, if its state is final."""
 
     id: JobId
@@ -155,8 +153,7 @@ _NOT_OPENED = 53
 _AT_ONCE_S = 5.0
 
 
-@dataclass(frozen=True)
-class ExitEvidence:
+class ExitEvidence(msgspec.Struct, frozen=True):
     """Evidence that a job left behind in addition to its record."""
 
     used_mb: float | None = None
@@ -179,8 +176,7 @@ def unconfirmed_record(job: JobId) -> JobRecord:
     return JobRecord(job, JobState.UNKNOWN, "")
 
 
-@dataclass(frozen=True)
-class CurrentJob:
+class CurrentJob(msgspec.Struct, frozen=True):
     """State of the running job that asks, from the scheduler. Seconds are the scheduler's, by its own clock."""
 
     state: JobState
@@ -197,8 +193,7 @@ class CurrentJob:
         return None if self.time_limit is None else self.time_limit - self.ran_for
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """The scheduler has the job."""
 
     job: JobId
@@ -206,15 +201,13 @@ class Accepted:
     """The cluster that it went to, if sbatch was given one (``--clusters``)."""
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A definite no in the scheduler's own words: submitting the same again cannot succeed."""
 
     message: str
 
 
-@dataclass(frozen=True)
-class LimitReached:
+class LimitReached(msgspec.Struct, frozen=True):
     """A limit is met: the same submission may succeed when other jobs have ended."""
 
     message: str
@@ -231,8 +224,7 @@ class UnclearAnswer(Enum):
     """sbatch failed, in words that are not known. If no job comes of it, it was a refusal."""
 
 
-@dataclass(frozen=True)
-class OutcomeUnknown:
+class OutcomeUnknown(msgspec.Struct, frozen=True):
     """Anything else. The job may exist: look it up by name, never submit again blindly.
 
     See docs/internals/slurm.md#submission.

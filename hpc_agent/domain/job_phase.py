@@ -9,9 +9,10 @@ from one pass to the next; docs/architecture.md shows it as a diagram.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+import msgspec
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer
@@ -33,8 +34,7 @@ class SubmissionState(Enum):
     """sbatch gave no clear answer: the job may exist."""
 
 
-@dataclass(frozen=True)
-class SubmissionView:
+class SubmissionView(msgspec.Struct, frozen=True):
     """A submission as its record describes it. ``submit_count`` counts the submissions of the same attempt."""
 
     state: SubmissionState
@@ -62,8 +62,7 @@ class SubmissionView:
         return since is not None and abs((now - since).total_seconds()) > look_up_seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobSnapshot:
+class JobSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one pass observed of the job of one submission. An array is one submission of several jobs."""
 
     submitted: SubmissionView | None = None

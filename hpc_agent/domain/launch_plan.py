@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from hpc_agent.errors import ResourceError
 
@@ -28,8 +29,7 @@ class Launcher(Enum):
     """The task's command runs once, on the first node."""
 
 
-@dataclass(frozen=True)
-class LaunchPlan:
+class LaunchPlan(msgspec.Struct, frozen=True):
     launcher: Launcher
     nodes: int
     ranks_per_node: int
@@ -39,8 +39,7 @@ class LaunchPlan:
         return self.nodes * self.ranks_per_node
 
 
-@dataclass(frozen=True)
-class LaunchDefaults:
+class LaunchDefaults(msgspec.Struct, frozen=True):
     """Of the site and the queue. ``ranks_per_node`` 0: one for each GPU, and one where there are none."""
 
     launcher: Launcher = Launcher.STEP

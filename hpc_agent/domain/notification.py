@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+import msgspec
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import TaskId
@@ -26,8 +27,7 @@ class TaskEvent(str, Enum):
         return self.value.partition(".")[2]
 
 
-@dataclass(frozen=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """One event of one task. Empty: not known."""
 
     event: TaskEvent

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import Enum
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.job import ExitEvidence, JobRecord, JobState
@@ -25,8 +27,7 @@ class FailureClass(Enum):
     """No source has seen the end: the run may go on, and a second one at the same time is worse than none."""
 
 
-@dataclass(frozen=True)
-class JobOutcome:
+class JobOutcome(msgspec.Struct, frozen=True):
     status: TaskStatus
     reason: str
     failure_class: FailureClass
@@ -35,8 +36,7 @@ class JobOutcome:
 _NO_EVIDENCE = ExitEvidence()
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(msgspec.Struct, frozen=True):
     """Advice to a user, in terms of how the job was submitted."""
 
     time: str = "ask for more with the user property time_limit"

@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain.resources import Resources
 
@@ -16,8 +18,7 @@ _PLACE = ("gpu_type", "partition", "account", "qos", "constraint", "reservation"
 """What a task may ask of the scheduler that a running pilot cannot change."""
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """Part of a node: what one task takes, or what a pilot has. Memory in MiB, 0 where it is not counted."""
 
     cpus: int = 1
@@ -47,16 +48,14 @@ class Slot:
         return min(have // need for have, need in pairs if need)
 
 
-@dataclass(frozen=True)
-class TaskDemand:
+class TaskDemand(msgspec.Struct, frozen=True):
     """What a waiting task needs of a pilot. ``seconds``: its time limit."""
 
     slot: Slot
     seconds: float
 
 
-@dataclass(frozen=True)
-class PilotState:
+class PilotState(msgspec.Struct, frozen=True):
     """A pilot at one moment. ``seconds_left``: until its allocation ends, less the time in which tasks are stopped."""
 
     whole: Slot
@@ -102,8 +101,7 @@ def counted(slot: Slot, pilot: Resources) -> Slot:
     return slot if pilot.memory_mb else replace(slot, memory_mb=0)
 
 
-@dataclass(frozen=True)
-class PilotQueueState:
+class PilotQueueState(msgspec.Struct, frozen=True):
     """A queue in pilot mode at one moment. All but ``in_queue`` are tasks that were handed over to pilots."""
 
     in_queue: int

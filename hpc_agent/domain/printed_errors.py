@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
+import msgspec
 
-@dataclass(frozen=True)
-class PrintedError:
+
+class PrintedError(msgspec.Struct, frozen=True):
     """One printed exception."""
 
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from hpc_agent.domain.ids import QueueId, TaskId
 
@@ -16,8 +17,7 @@ class QueueEntry(NamedTuple):
     added: str
 
 
-@dataclass(frozen=True)
-class Queue:
+class Queue(msgspec.Struct, frozen=True):
     """``entries`` are in the order in which they are to run."""
 
     id: QueueId

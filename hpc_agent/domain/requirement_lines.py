@@ -9,7 +9,8 @@ import codecs
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 LONGEST_LINE = 4096
 """Characters of one line of a file, and of one requirement without its hashes. Those of real files have a few
@@ -41,8 +42,7 @@ class LineError(ValueError):
     """A line that pip would not understand, or that is not allowed here; says why, without the line."""
 
 
-@dataclass(frozen=True)
-class RequirementOption:
+class RequirementOption(msgspec.Struct, frozen=True):
     """``name`` is the long one; ``value`` is empty for a flag."""
 
     name: str

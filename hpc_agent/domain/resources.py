@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain.duration import format_duration
 from hpc_agent.errors import ResourceError
 
 
-@dataclass(frozen=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True):
     """Per job, as sbatch means it. ``None`` and ``""`` leave the flag out, so that the partition's default holds."""
 
     nodes: int = 1
@@ -31,8 +32,7 @@ class Resources:
     exclude: str = ""
 
 
-@dataclass(frozen=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """Limits of a queue for one property of its tasks. None means no bound but that of ``SMALLEST`` and ``LARGEST``."""
 
     minimum: float | None = None
@@ -81,14 +81,13 @@ _SHOWN = 60
 """Characters of a value that a message shows."""
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """The resources of a queue and what its tasks may change."""
 
     queue: str
     """Its name; empty for what holds in every queue."""
     defaults: Resources = Resources()
-    overrides: Mapping[str, Override] = field(default_factory=lambda: DEFAULT_OVERRIDES)
+    overrides: Mapping[str, Override] = msgspec.field(default_factory=lambda: DEFAULT_OVERRIDES)
 
     @property
     def _name(self) -> str:
@@ -107,7 +106,7 @@ class Policy:
             text = properties.get(name, "").strip()
             if text:
                 changes[PROPERTY_FIELDS[name]] = self._value(name, text)
-        return replace(self.defaults, **changes)  # type: ignore[arg-type]
+        return replace(self.defaults, **changes)
 
     def _value(self, name: str, text: str) -> int | str:
         if name not in self.overrides:

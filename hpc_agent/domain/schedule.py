@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hpc_agent.errors import InputError
 
@@ -17,8 +18,7 @@ DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _FORM = 'expected "<hours> <days>", as in "17-20 TUE", "0-6,22 MON-FRI" or "8 SAT,SUN"'
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """These hours (0 to 23) of these days (0 is Sunday)."""
 
     hours: frozenset[int]
@@ -31,8 +31,7 @@ class Window:
         return f"{_ranges(self.hours)} on {', '.join(DAYS[day] for day in sorted(self.days))}"
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(msgspec.Struct, frozen=True):
     """``up``: active inside of the windows only; else inactive inside of them. Without windows: always active."""
 
     windows: tuple[Window, ...] = ()
@@ -121,8 +120,7 @@ def _ranges(hours: Collection[int]) -> str:
     return ", ".join(parts)
 
 
-@dataclass(frozen=True)
-class ServingDecision:
+class ServingDecision(msgspec.Struct, frozen=True):
     """Decision whether a queue is served now, with its origin."""
 
     active: bool

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
@@ -14,8 +15,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination_cause import TerminationCause
 
 
-@dataclass(frozen=True)
-class ClaimView:
+class ClaimView(msgspec.Struct, frozen=True):
     """Claim of the task: the job that took, or was about to take, it off its queue. ``job`` is None for an agent
     outside the scheduler."""
 
@@ -27,8 +27,7 @@ class ClaimView:
     """The user's process may have run."""
 
 
-@dataclass(frozen=True)
-class ExitView:
+class ExitView(msgspec.Struct, frozen=True):
     """The executor's own report, or what the daemon has decided on."""
 
     posted: bool
@@ -60,8 +59,7 @@ class RunOwner(Enum):
 _NO_EVIDENCE = ExitEvidence()
 
 
-@dataclass(frozen=True)
-class AttemptSnapshot(JobSnapshot):
+class AttemptSnapshot(JobSnapshot, frozen=True):
     """Everything that one pass observed of one attempt: its job, its task and its run directory.
 
     ``record`` is of the claiming job, else of the submitted one.
@@ -109,8 +107,7 @@ class AttemptSnapshot(JobSnapshot):
         return self.status in (TaskStatus.CREATED, TaskStatus.QUEUED) or bool(self.status and self.status.is_final)
 
 
-@dataclass(frozen=True)
-class AttemptPolicy:
+class AttemptPolicy(msgspec.Struct, frozen=True):
     """Limits of an attempt: waits in seconds, and how often something is tried again."""
 
     look_up_seconds: float = 60.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 
 
-@dataclass(frozen=True)
-class Requirements:
+class Requirements(msgspec.Struct, frozen=True):
     """Package lists of a task; None means the key is absent, which is not the same as an empty list.
 
     See docs/internals/clearml-protocol.md#requirements.
@@ -21,8 +21,7 @@ class Requirements:
     org_pip: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class TaskScript:
+class TaskScript(msgspec.Struct, frozen=True):
     """``diff`` is a patch, or the text of the script itself when there is nothing to patch.
 
     See docs/internals/clearml-protocol.md#uncommitted-changes.
@@ -39,23 +38,20 @@ class TaskScript:
     requirements: Requirements = Requirements()
 
 
-@dataclass(frozen=True)
-class TaskContainer:
+class TaskContainer(msgspec.Struct, frozen=True):
     image: str = ""
     arguments: str = ""
     setup_shell_script: str = ""
 
 
-@dataclass(frozen=True)
-class TaskOwner:
+class TaskOwner(msgspec.Struct, frozen=True):
     """Ids; empty for a task without one."""
 
     user: str
     project: str
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     id: TaskId
     name: str = ""
     project: str = ""
@@ -68,9 +64,9 @@ class Task:
     user: str = ""
     script: TaskScript = TaskScript()
     container: TaskContainer = TaskContainer()
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
     """User properties: hyper-parameter section ``properties``."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Hyper-parameter section ``Environment``."""
-    runtime: Mapping[str, object] = field(default_factory=dict)
+    runtime: Mapping[str, object] = msgspec.field(default_factory=dict)
     tags: tuple[str, ...] = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.errors import UserMapError
 
@@ -11,8 +12,7 @@ DEFAULT = "default"
 """Key of the Linux user for all ClearML users that have no line of their own."""
 
 
-@dataclass(frozen=True)
-class UserMap:
+class UserMap(msgspec.Struct, frozen=True):
     """``users``: id of the ClearML user → name of the Linux user."""
 
     users: Mapping[str, str]
@@ -33,8 +33,7 @@ class UserMap:
         )
 
 
-@dataclass(frozen=True)
-class UserShare:
+class UserShare(msgspec.Struct, frozen=True):
     """The tasks that one daemon serves as a Linux user. ``only``: of this ClearML user alone; None: of all that are
     mapped to the Linux user."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hpc_agent.domain.job import JobState, LiveJob
 
 
-@dataclass(frozen=True)
-class WaitReason:
+class WaitReason(msgspec.Struct, frozen=True):
     """``text`` is for the task's status message."""
 
     text: str
@@ -20,8 +19,7 @@ class WaitReason:
     """The scheduler failed to start it, and holds it for that reason only."""
 
 
-@dataclass(frozen=True)
-class RequestTerms:
+class RequestTerms(msgspec.Struct, frozen=True):
     """Terms in which the user requested resources; advice of a backend names ``{time}`` and ``{nodes}``."""
 
     time: str = "time_limit"
@@ -33,10 +31,11 @@ class RequestTerms:
 
 SOONER = "; it would start sooner on partition "
 """What the daemon adds to the status message of a job that waits, where another partition is better."""
+TASK_TERMS = RequestTerms()
 SCRIPT_TERMS = RequestTerms("--time", "--nodes")
 
 
-def explain_wait(job: LiveJob, terms: RequestTerms = RequestTerms(), title: str = "") -> WaitReason:
+def explain_wait(job: LiveJob, terms: RequestTerms = TASK_TERMS, title: str = "") -> WaitReason:
     """For a job that waits for its start, or its next start. ``title``: what to call it, ``Slurm job 12`` if empty."""
     title = title or job.title
     shown = f" ({job.reason})" if job.reason else ""

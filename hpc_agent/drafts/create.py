@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from hpc_agent.api.client import Client
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import QueueId, TaskId
@@ -65,7 +67,7 @@ def _new(client: Client, draft: Draft, *, numbered: bool) -> Created:
         client.projects.find_or_create(draft.project.rpartition("/")[0], system_tags=("hidden",))
         project = client.projects.find_or_create(draft.project, system_tags=("pipeline", "hidden"))
         if numbered:
-            draft = replace(draft, name=_numbered(client, draft.name, project))
+            draft = msgspec.structs.replace(draft, name=_numbered(client, draft.name, project))
     else:
         project = client.projects.find_or_create(draft.project)
     task = client.tasks.create(draft_to_wire(draft, project))
@@ -114,7 +116,7 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
 def _changed_script(base: TaskScript, requested: TaskScript) -> TaskScript:
     """The base task's script with the parts that flags name; a commit or branch replaces both."""
     pinned = bool(requested.commit or requested.branch)
-    return replace(
+    return msgspec.structs.replace(
         base,
         commit=requested.commit if pinned else base.commit,
         branch=requested.branch or base.branch,

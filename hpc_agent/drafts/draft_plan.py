@@ -8,8 +8,10 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript

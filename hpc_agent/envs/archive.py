@@ -10,13 +10,13 @@ import hashlib
 import os
 import shutil
 import sys
-import tarfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from hpc_agent.errors import ProcessError
 from hpc_agent.process import programs
@@ -25,6 +25,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+if TYPE_CHECKING:
+    import tarfile
 
 BLOCK = 1 << 20
 """An NFS server answers 137 requests of this size for 140 MB, but 963 of 128 KiB.
@@ -40,8 +43,7 @@ _TAR_FILES_CHANGED = 1
 """tar's exit code where it read all, and some file was not the same before and after (``tar --help``, exit status)."""
 
 
-@dataclass(frozen=True)
-class PackedArchive:
+class PackedArchive(msgspec.Struct, frozen=True):
     """Size of an archive in bytes, and its SHA-256 in hexadecimal digits."""
 
     size: int
@@ -114,6 +116,8 @@ def _compress_from_tar(writer: _Writer, argv: Sequence[str]) -> ProcessError | N
 
 def has_content_of(archive: Path, folder: Path) -> bool:
     """Whether ``archive`` has all that is in ``folder``, byte for byte, and nothing else."""
+    import tarfile
+
     expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     try:
         with (
@@ -176,6 +180,8 @@ def unpack(archive: Path, folder: Path, sha256: str | None = None, *, only_missi
 
 
 def _unpack_without_tar(archive: Path, folder: Path, sha256: str | None, only_missing: bool) -> None:
+    import tarfile
+
     if not hasattr(tarfile, "tar_filter"):
         raise ArchiveError(f"{archive} cannot be unpacked: this machine has no tar program, and its Python is too old")
     try:
@@ -199,6 +205,8 @@ class _MemberFilter:
         self._unpacked: set[str] = set()
 
     def __call__(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        import tarfile
+
         member = tarfile.tar_filter(member, folder)
         if member.islnk() and os.path.normpath(member.linkname) not in self._unpacked:
             raise tarfile.LinkOutsideDestinationError(member, member.linkname)

@@ -6,8 +6,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent import file_records
 from hpc_agent.access import user_name
@@ -34,8 +36,7 @@ from hpc_agent.lease import only_one
 from hpc_agent.progress import Progress
 
 
-@dataclass(frozen=True)
-class EnsuredEnv:
+class EnsuredEnv(msgspec.Struct, frozen=True):
     """A published environment. ``built``: by this call. ``notes``: what the task requests and is ignored."""
 
     manifest: Manifest
@@ -43,8 +44,7 @@ class EnsuredEnv:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class BuiltWith:
+class BuiltWith(msgspec.Struct, frozen=True):
     """What an environment was built with, as its manifest says it."""
 
     packages: tuple[str, ...]

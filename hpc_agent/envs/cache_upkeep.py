@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.cache_uses import Uses
@@ -15,8 +16,7 @@ from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.file_records import remove_tree
 
 
-@dataclass(frozen=True)
-class CacheEntry:
+class CacheEntry(msgspec.Struct, frozen=True):
     """An environment in the cache. ``size``: bytes that it takes there, unpacked or not; ``uses`` is about right."""
 
     manifest: Manifest

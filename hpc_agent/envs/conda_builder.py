@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
+from msgspec.structs import replace
 from packaging.version import InvalidVersion, Version
 
 from hpc_agent.domain.env import EnvKey
@@ -32,8 +33,7 @@ from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.progress import Progress
 
 
-@dataclass(frozen=True)
-class CondaLock:
+class CondaLock(msgspec.Struct, frozen=True):
     """Exact content: ``conda`` lines for conda's program, ``pip`` lines for uv; ``python``: the version of both."""
 
     conda: tuple[str, ...]

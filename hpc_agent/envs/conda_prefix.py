@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +25,11 @@ _LARGEST_TEXT = 32 << 20
 Mode = Literal["text", "binary"]
 
 
-@dataclass(frozen=True)
-class PrefixRecord:
+class PrefixRecord(msgspec.Struct, frozen=True):
     """``prefix``: the folder that the files were made for. ``files``: relative path → how it is written there."""
 
     prefix: str = ""
-    files: Mapping[str, Mode] = field(default_factory=dict)
+    files: Mapping[str, Mode] = msgspec.field(default_factory=dict)
 
 
 def build_folder(work: Path) -> Path:

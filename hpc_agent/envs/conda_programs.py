@@ -9,8 +9,9 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError
@@ -26,8 +27,7 @@ _OWN_VARIABLES = re.compile(
 _AWAY = re.compile(r"CondaHTTPError|HTTP 000|ConnectionFailed|Download error|Could not load repodata", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class CondaPackage:
+class CondaPackage(msgspec.Struct, frozen=True):
     """A package of a solution. ``url`` is empty where the program does not say it (conda, of what it has already)."""
 
     name: str

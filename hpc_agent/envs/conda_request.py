@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements
@@ -23,8 +24,7 @@ _SECRET = re.compile(r"//[^/]*@|/t/[^/]+/")
 _NAME = re.compile(r"(?:.*::)?(?P<name>[A-Za-z0-9_.-]+)")
 
 
-@dataclass(frozen=True)
-class CondaRequest:
+class CondaRequest(msgspec.Struct, frozen=True):
     """``packages``: match specs in conda's own form; ``channels``: in order of their priority, empty for the site's.
     ``origin``: where they were listed, for messages. ``variables``: to be set when the environment is activated."""
 
@@ -38,8 +38,7 @@ class CondaRequest:
         return frozenset(map(spec_name, self.packages))
 
 
-@dataclass(frozen=True)
-class CondaList:
+class CondaList(msgspec.Struct, frozen=True):
     """``pip``: the requirement lines that belong to it, with paths relative to ``folder``."""
 
     request: CondaRequest

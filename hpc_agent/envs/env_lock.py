@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from hpc_agent.envs.installers import InstallContext, Installer
 from hpc_agent.envs.interpreter import Interpreter
@@ -23,8 +24,7 @@ _FILE = re.compile(r"@ (?P<url>file://\S+)")
 _REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<password>[^/\s@]*))?@(?P<host>[^/\s]+)")
 
 
-@dataclass(frozen=True)
-class EnvLock:
+class EnvLock(msgspec.Struct, frozen=True):
     """Exact requirements of an environment.
 
     ``lines``: one per package, sorted, with hashes. ``post_packages``: requirements that are installed after these and
@@ -50,8 +50,7 @@ class EnvLock:
         return tuple(line.partition(" --hash=")[0] for line in self.lines)
 
 
-@dataclass(frozen=True)
-class LockInput:
+class LockInput(msgspec.Struct, frozen=True):
     """Requirement lines for an installer, without passwords and without files of other machines."""
 
     lines: tuple[str, ...]

@@ -7,7 +7,6 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -27,8 +26,7 @@ _NO_FILES = RequirementFiles()
 _PYTHON = re.compile(r"^python(?P<version>\d+\.\d+)(?:\.\d+)?$")
 
 
-@dataclass(frozen=True)
-class EnvRequest:
+class EnvRequest(msgspec.Struct, frozen=True):
     """Requested environment of a task, independent of the machine.
 
     ``python``: ``3.11``, or empty for any version. ``source``: identity of the code that local requirement lines

@@ -7,10 +7,11 @@ import os
 import secrets
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -36,8 +37,7 @@ today's release; but the tasks of one sweep, staged one after another, share one
 ten-minute cache of the index. Offline the last resolution is used however old it is."""
 
 
-@dataclass(frozen=True)
-class StagedEnv:
+class StagedEnv(msgspec.Struct, frozen=True):
     """Environment in the shared cache. ``packages`` as ``pip freeze`` prints them; ``built``: by this call; ``sha256``:
     of its archive; ``notes``: what was requested and is ignored, in sentences."""
 

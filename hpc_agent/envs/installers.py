@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from hpc_agent import git_credentials
 from hpc_agent.config.clearml_settings import PackageSettings
@@ -26,8 +27,7 @@ from hpc_agent.redact import without_secrets
 from hpc_agent.retry import is_away
 
 
-@dataclass(frozen=True)
-class InstallContext:
+class InstallContext(msgspec.Struct, frozen=True):
     """Folders, options and credentials of one installation.
 
     ``work``: a private folder for the installer's files. ``cwd``: base of relative paths in lines. ``options``: lines

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -44,8 +43,7 @@ print(json.dumps({"packages": packages, "folders": sorted(own)}))
 """
 
 
-@dataclass(frozen=True)
-class Interpreter:
+class Interpreter(msgspec.Struct, frozen=True):
     """Base interpreter. ``executable``: its real path. ``libc``: e.g. ``glibc-2.36``."""
 
     executable: str
@@ -64,12 +62,11 @@ class Interpreter:
         return f"Python {'.'.join(map(str, self.version))} ({self.executable})"
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """Packages that an environment sees from outside. ``packages``: normalised name → version; ``folders``: where they
     are, in addition to the base interpreter's own."""
 
-    packages: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = msgspec.field(default_factory=dict)
     folders: tuple[str, ...] = ()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -21,8 +22,7 @@ from hpc_agent.progress import Progress
 Access = Literal["ready", "unpacked", "mounted", "in place"]
 
 
-@dataclass(frozen=True)
-class UsableEnv:
+class UsableEnv(msgspec.Struct, frozen=True):
     """Environment ready for use: its interpreter, its folder, and its packages as ``pip freeze`` prints them.
 
     ``access``: ``ready`` (unpacked on this node by another job), ``unpacked`` (by this call), ``mounted`` (until this

@@ -14,7 +14,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -164,8 +163,7 @@ _FILE_SIZES = f"{_FOLDER}/files.json"
 _NANOSECONDS = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class ContentSize:
+class ContentSize(msgspec.Struct, frozen=True):
     """Number of files of all kinds but folders, and their bytes."""
 
     files: int

@@ -8,21 +8,21 @@ from __future__ import annotations
 import configparser
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.config.types import parse_truth
 
 _OPTIONS = ("index-url", "extra-index-url", "find-links", "no-index")
 
 
-@dataclass(frozen=True)
-class SiteIndexes:
+class SiteIndexes(msgspec.Struct, frozen=True):
     """Indexes of a site. ``lines``: requirement lines such as ``--extra-index-url URL``; ``environ``: variables for
     uv."""
 
     lines: tuple[str, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def folders(self) -> list[str]:

@@ -6,7 +6,6 @@ It runs from an environment of its own, so that the task's has only the requeste
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -18,33 +17,28 @@ from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.struct_types import decodable
 
 
-@dataclass(frozen=True)
-class _Archive:
-    hashes: dict[str, str] = field(default_factory=dict)
+class _Archive(msgspec.Struct, frozen=True):
+    hashes: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Repository:
+class _Repository(msgspec.Struct, frozen=True):
     vcs: str
     commit_id: str
 
 
-@dataclass(frozen=True)
-class _Download:
+class _Download(msgspec.Struct, frozen=True):
     url: str
     archive_info: _Archive | None = None
     vcs_info: _Repository | None = None
     subdirectory: str = ""
 
 
-@dataclass(frozen=True)
-class _Metadata:
+class _Metadata(msgspec.Struct, frozen=True):
     name: str
     version: str
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(msgspec.Struct, frozen=True):
     download_info: _Download
     metadata: _Metadata
     is_direct: bool = False
@@ -63,8 +57,7 @@ class _Item:
         return f"{self.metadata.name}=={self.metadata.version}{pinned}"
 
 
-@dataclass(frozen=True)
-class _Report:
+class _Report(msgspec.Struct, frozen=True):
     """pip's installation report, version 1."""
 
     install: tuple[_Item, ...]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import parsed
@@ -24,24 +25,22 @@ _DEFAULT = ("default", "primary", "")
 _PYPI = "https://pypi.org/simple"
 
 
-@dataclass(frozen=True)
-class UvProject:
+class UvProject(msgspec.Struct, frozen=True):
     """Project in uv's format. ``file``: its pyproject.toml; the rest as in ``project_input.ProjectInput``."""
 
     file: Path
     constraints: tuple[str, ...] = ()
-    hashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hashes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Lines:
+class _Lines(msgspec.Struct):
     """Requirement lines, and where uv finds what they name."""
 
-    lines: list[str] = field(default_factory=list)
-    sources: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    prereleases: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    lines: list[str] = msgspec.field(default_factory=list)
+    sources: dict[str, list[dict[str, str]]] = msgspec.field(default_factory=dict)
+    prereleases: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def as_uv_project(folder: Path, into: Path, base: Interpreter) -> UvProject:

@@ -12,8 +12,9 @@ import posixpath
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.errors import EnvironmentBuildError
@@ -29,8 +30,7 @@ _ADDRESS = re.compile(r"https?://[^\s'\"]{1,2000}")
 Tool = Literal["uv", "poetry", "setuptools"]
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(msgspec.Struct, frozen=True):
     """Python project of a repository. ``path``: its file, relative to the root. ``groups``: dependency groups that its
     tool installs by default. ``installs_itself``: whether its tool would install the project's own code too."""
 

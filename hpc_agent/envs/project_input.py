@@ -10,8 +10,9 @@ import hashlib
 import posixpath
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.requirement_lines import LineError, decoded, logical_lines, requirement_and_hashes
 from hpc_agent.envs import poetry_project
@@ -26,19 +27,17 @@ RunUv = Callable[[Sequence[str]], CompletedProcess]
 _LOCK = "uv.lock"
 
 
-@dataclass(frozen=True)
-class LockedVersions:
+class LockedVersions(msgspec.Struct, frozen=True):
     """Versions of a lock. ``constraints``: requirement lines; ``hashes``: by ``name==version``."""
 
     constraints: tuple[str, ...] = ()
-    hashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hashes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
 
 _NO_LOCK = LockedVersions()
 
 
-@dataclass(frozen=True)
-class ProjectInput:
+class ProjectInput(msgspec.Struct, frozen=True):
     """Input of ``uv pip compile``: its ``arguments``, and the ``folder`` whose uv settings are used."""
 
     arguments: tuple[str, ...]
@@ -120,8 +119,7 @@ def from_export(text: str) -> LockedVersions:
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
-@dataclass(frozen=True)
-class OwnPackage:
+class OwnPackage(msgspec.Struct, frozen=True):
     """The project's own package. ``digest``: of its content, empty if it need not be installed; ``note``: why it could
     not be inspected."""
 

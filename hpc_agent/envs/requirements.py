@@ -5,7 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import (
@@ -31,8 +32,7 @@ class ResolutionError(EnvironmentBuildError):
     """The requirements fit no packages, or the index that has them cannot be reached."""
 
 
-@dataclass(frozen=True)
-class RequirementLines:
+class RequirementLines(msgspec.Struct, frozen=True):
     """Requirements of a task in normal form: ``requirements`` and ``constraints``, one per line.
 
     ``options``: such as ``--extra-index-url URL``. ``local``: folders or files relative to the repository's root,

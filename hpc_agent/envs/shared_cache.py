@@ -16,7 +16,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -176,8 +175,7 @@ class SharedCache:
         return EnvironmentBuildError(f"the environment cannot be stored in {self.root}: {reason}; {remedy}")
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """Manifest of an archive. ``files`` and ``unpacked`` (bytes): the environment's content; ``size`` and ``sha256``:
     of the archive.
 
@@ -203,8 +201,7 @@ class Manifest:
     conda: bool = False
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True):
     """Key that a request was last resolved to; ``notes`` for the log of each task that uses it."""
 
     key: EnvKey

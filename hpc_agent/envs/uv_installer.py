@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.envs import pip_config, project_input
 from hpc_agent.envs.installers import InstallContext, InstallerRunner, installer_error
@@ -35,8 +36,7 @@ _TRUSTED = "--trusted-host "
 _IGNORED = ("--prefer-binary", "--use-feature")
 
 
-@dataclass(frozen=True)
-class ResolvedProject:
+class ResolvedProject(msgspec.Struct, frozen=True):
     """Resolution of a project. ``lock``: requirement lines in pip's format, folders of the repository as ``./path``.
     ``indexes``: option lines
     for the indexes that the project names and its packages come from."""

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId, WorkerId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.directory import RUN_DIR, RunDirectory, RunsFolder
 from hpc_agent.schedulers.backends import job_variables
 
-RUN_DIR = "HPC_AGENT_RUN_DIR"
-"""Set by the script that the daemon submitted: the daemon watches this run."""
 
-
-@dataclass(frozen=True)
-class AgentIdentity:
+class AgentIdentity(msgspec.Struct, frozen=True):
     worker: WorkerId
     host: str
     owner: str

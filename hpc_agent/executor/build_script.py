@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,7 @@ def add_init(workspace: Workspace) -> str:
     return f"Added a call of Task.init to {workspace.entry.text}"
 
 
-@dataclass(frozen=True)
-class ScriptResult:
+class ScriptResult(msgspec.Struct, frozen=True):
     """Choice of a build script. All three paths exist."""
 
     binary: Path
@@ -54,8 +52,7 @@ class _ScriptOutput(msgspec.Struct):
     working_dir: str
 
 
-@dataclass(frozen=True)
-class BuildScript:
+class BuildScript(msgspec.Struct, frozen=True):
     """``agent.custom_build_script``. ``task`` is the server's own object.
 
     See docs/internals/clearml-protocol.md#custom-build-script.

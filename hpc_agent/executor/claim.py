@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -34,8 +33,7 @@ JUST_TAKEN_OVER_S = 60.0
 """Clocks of nodes and of the daemon's host may differ."""
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """Moment on both clocks: one of them goes on while the machine is suspended, the other is never set back."""
 
     wall: datetime
@@ -49,8 +47,7 @@ class Moment:
         return max(abs((clock.now() - self.wall).total_seconds()), clock.monotonic() - self.monotonic)
 
 
-@dataclass(frozen=True)
-class Won:
+class Won(msgspec.Struct, frozen=True):
     """Result of a claim that succeeded."""
 
     claim: ClaimRecord
@@ -63,8 +60,7 @@ class Won:
     """Just before the task, which had no run before, was taken off its queue, with a clear answer; else None."""
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """Result of a claim that failed: the task is not ours to run."""
 
     reason: str

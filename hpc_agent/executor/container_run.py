@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
@@ -46,8 +48,7 @@ _SWEEP_S = 120.0
 _SYSTEM_FOLDERS = ("/", "/usr", "/usr/local", "/bin")
 
 
-@dataclass(frozen=True)
-class ContainerProcess:
+class ContainerProcess(msgspec.Struct, frozen=True):
     """Process to run in a container. ``options`` are the interpreter's; ``gpus`` the flag of ``execute``."""
 
     task: Task

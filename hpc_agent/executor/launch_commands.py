@@ -15,10 +15,6 @@ from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers.base import JobSteps
 
-SINGLE_TASK = "CLEARML_MULTI_NODE_SINGLE_TASK"
-"""Variable of ClearML's for one task on many nodes; see docs/internals/clearml-protocol.md#many-nodes."""
-
-
 RANK_OF = "HPC_AGENT_RANK_OF"
 """Variable of all ranks, by which the processes of a run and node are found."""
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.domain.gpu_ids import visible_gpus
-from hpc_agent.domain.launch_plan import LaunchDefaults, Launcher, LaunchPlan, launch_plan
+from hpc_agent.domain.launch_plan import Launcher, LaunchPlan
 from hpc_agent.domain.task import Task
-from hpc_agent.errors import InputError
+from hpc_agent.errors import NodesLostError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import RANK_OF, SINGLE_TASK, launch, launcher_command, rank_mark, work_folder
+from hpc_agent.executor.launch_commands import RANK_OF, launch, launcher_command, rank_mark, work_folder
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.executor.rank_group import RankGroup
 from hpc_agent.executor.rendezvous import free_port, master_address
@@ -25,6 +24,7 @@ from hpc_agent.executor.report import RunInputs
 from hpc_agent.executor.step_process import StepProcess
 from hpc_agent.executor.stop_conditions import StopRequest
 from hpc_agent.executor.supervise import Stoppable
+from hpc_agent.executor.task_nodes import job_number
 from hpc_agent.file_records import CorruptFileError, read_record, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.process.supervised import Supervised
@@ -38,51 +38,10 @@ from hpc_agent.telemetry.node_processes import NodeProcesses
 
 log = EventLog("nodes")
 
-_MASTER = "CLEARML_MULTI_NODE_MASTER_DEF"
-
-
-def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> LaunchPlan | None:
-    """How the current job runs the task on its nodes; None where the task is one process. ``gpus``: the flag.
-
-    Raises:
-        ResourceError: the task's properties are wrong.
-    """
-    job = backends.job_variables()
-    nodes = job.nodes if job else 1
-    visible = [] if gpus == "none" else visible_gpus(os.environ) or []
-    defaults = settings.hpc.launch_defaults(queue)
-    if job is not None and is_one_of_many(job, os.environ):
-        # A step of the site's own template started as many processes as there are to be ranks.
-        per_node = defaults.ranks_per_node or max(job.step_processes // nodes, 1)
-        return launch_plan(task.properties, LaunchDefaults(Launcher.STEP, per_node), nodes=nodes, gpus=0)
-    plan = launch_plan(task.properties, defaults, nodes=nodes, gpus=len(visible))
-    if job is None or job.in_step or not job.node_name or backends.job_steps(settings.hpc) is None:
-        return None  # a shell of salloc may be on the login node
-    return plan
-
-
-def is_one_of_many(job: JobVariables, environ: Mapping[str, str]) -> bool:
-    """Whether a step runs this command many times for one task, which is to run on all of the job's nodes
-    (docs/internals/clearml-protocol.md#many-nodes)."""
-    return job.step_processes > 1 and environ.get(SINGLE_TASK, "").strip() not in ("", "0")
-
-
-def set_master_defaults(settings: AllSettings, environ: MutableMapping[str, str]) -> None:
-    """Set the address and port that the SDK's ``Task.launch_multi_node`` gives to the other tasks' nodes, unless they
-    are set: without that it takes the machine's first address, and the same port for all tasks of a node."""
-    job = backends.job_variables(environ)
-    if job is None:
-        return
-    many = settings.hpc.many_nodes
-    try:
-        # Its name is not asked for: a name server that does not answer must not hold up every task.
-        address = master_address("", many.interface)
-        port = free_port(many.port_range, _number(job.job))
-    except InputError as error:
-        log.warning("master.not_known", error=error)
-        return
-    environ.setdefault(f"{_MASTER}_ADDR", address)
-    environ.setdefault(f"{_MASTER}_PORT", str(port))
+_TRIES = 5
+"""Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
+_PAUSE_S = 5.0
+"""Between two starts, and longer each time: the scheduler's daemon on a node may be away for a moment."""
 
 
 class ManyNodes:
@@ -131,7 +90,7 @@ class ManyNodes:
             nodes=self._plan.nodes,
             ranks_per_node=self._plan.ranks_per_node,
             master_addr=master_address(self._job.node_name, many.interface),
-            master_port=free_port(many.port_range, _number(self._job.job)),
+            master_port=free_port(many.port_range, job_number(self._job.job)),
             interface=many.interface,
             folder=str(work_folder(self._settings, self._directory, self._start)),
         )
@@ -209,9 +168,24 @@ class ManyNodes:
             self._nodes.close()
 
 
-def _number(job: str) -> int:
-    """Of a job's id; elements of an array differ by their index."""
-    return sum(int(part) for part in job.replace(".", "_").split("_") if part.isdigit())
+def open_nodes(nodes: ManyNodes, stop: StopRequest, clock: Clock, write_line: Callable[[str], None]) -> None:
+    """Start the nodes' agents and wait for them; again where the scheduler could not start one of them.
+
+    Raises:
+        Cancelled, HpcAgentError: as ``ManyNodes``.
+    """
+    for left in reversed(range(_TRIES)):
+        nodes.open()
+        try:
+            stop.run_cancellable(nodes.wait_ready, "prepare")
+        except NodesLostError as error:
+            nodes.close()
+            if not left:
+                raise
+            write_line(f"Starting the agents of the nodes again: {error}")
+            stop.sleep((_TRIES - left) * _PAUSE_S, clock)
+        else:
+            return
 
 
 def _shown(hosts: list[str]) -> str:

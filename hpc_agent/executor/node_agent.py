@@ -32,7 +32,6 @@ from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.launch_commands import (
     RANK_OF,
-    SINGLE_TASK,
     launcher_command,
     rank_mark,
     starter,
@@ -42,6 +41,7 @@ from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.rank_collector import RankCollector
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
+from hpc_agent.executor.task_nodes import SINGLE_TASK
 from hpc_agent.file_records import ensure_directory, read_record, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.relay.proxy_variables import PROXY_VARIABLES

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpc_agent.clock import Clock
-from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.errors import EnvironmentBuildError, NodesLostError
 from hpc_agent.executor.node_messages import NodeMessage, Order, decode
 from hpc_agent.logs import EventLog
 from hpc_agent.process.supervised import Conversation
@@ -20,10 +20,6 @@ _LOOK_S = 0.1
 _END_S = 10.0
 _BLOCK, _KEPT = 4096, 16384
 """Bytes read at once, and kept of what the step printed on stderr."""
-
-
-class NodesLostError(EnvironmentBuildError):
-    """The agents of a task's nodes ended before their nodes were ready: the scheduler could not start one of them."""
 
 
 class NodeStep:

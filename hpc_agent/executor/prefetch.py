@@ -7,18 +7,29 @@ another job of the same sweep, most likely.
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
 
 from hpc_agent.cancellation import POLL_S, check, in_background
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.envs.env_store import UsableEnv
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs.env_store import EnvStore, UsableEnv
 from hpc_agent.file_records import read_record
 from hpc_agent.logs import EventLog
 from hpc_agent.progress import Progress
-from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.staging import StagedTask, TaskStager
+from hpc_agent.runs.directory import RUN_DIR, RunDirectory
 
 log = EventLog("executor")
+
+
+class PrefetchRequest(msgspec.Struct, frozen=True):
+    """What of a ``StagedTask`` says which environment the task has: that type imports all about sources."""
+
+    env: EnvKey | None = None
+    env_sha256: str = ""
 
 
 class EnvPrefetch:
@@ -51,8 +62,20 @@ class EnvPrefetch:
         return self._future.result()
 
     def _open(self) -> UsableEnv | None:
-        staged = read_record(self._directory.stage, StagedTask)
-        if staged is None:
+        staged = read_record(self._directory.stage, PrefetchRequest)
+        if staged is None or staged.env is None:
             return None
-        task = self._directory.attempt.task
-        return TaskStager(self._settings, self._clock, share=False).open(task, staged, self._lines.append)
+        hpc = self._settings.hpc
+        store = EnvStore(hpc.cache, hpc.scratch, self._settings.python_packages, self._clock, mount=hpc.envs.mount)
+        return store.use(staged.env, self._lines.append, sha256=staged.env_sha256)
+
+
+def begin_prefetch(settings: AllSettings, environ: Mapping[str, str], clock: Clock) -> EnvPrefetch | None:
+    """In a job of a daemon, which has staged all: begin to unpack the environment while this program is still imported
+    and the server is asked."""
+    run_dir = environ.get(RUN_DIR)
+    if not run_dir:
+        return None
+    prefetch = EnvPrefetch(settings, RunDirectory(Path(run_dir)), clock)
+    prefetch.begin()
+    return prefetch

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
@@ -38,8 +40,7 @@ IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 _NOTHING = RunInputs()
 
 
-@dataclass(frozen=True)
-class ExecuteOptions:
+class ExecuteOptions(msgspec.Struct, frozen=True):
     """Flags of ``execute`` that shape the user's process."""
 
     standalone: bool = False
@@ -52,8 +53,7 @@ class ExecuteOptions:
     """``--container-launch``: the job's script has the function that starts the container."""
 
 
-@dataclass(frozen=True)
-class PreparedTask:
+class PreparedTask(msgspec.Struct, frozen=True):
     """Task that is ready to start. ``clean_up`` must be called when it has ended, in whatever way."""
 
     argv: Sequence[str]

@@ -6,8 +6,9 @@ See docs/internals/clearml-protocol.md#process-environment.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import utf8_mode
 from hpc_agent.config.clearml_settings import AgentSettings
@@ -37,8 +38,7 @@ BLOCKED_PREFIXES = ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE", "CLEARML_AGENT_
 FORWARDED_NAMES = ("CLEARML_AGENT_GIT_USER", "CLEARML_AGENT_GIT_PASS", "CLEARML_AGENT_GIT_HOST")
 
 
-@dataclass(frozen=True)
-class ProcessContext:
+class ProcessContext(msgspec.Struct, frozen=True):
     """Inputs that the environment depends on, apart from the one that this process inherited."""
 
     task: Task
@@ -155,8 +155,7 @@ def set_gpus(environ: dict[str, str], gpus: GpuShare, *, skip_flag: bool) -> Non
         environ["NVIDIA_VISIBLE_DEVICES"] = "all" if gpus.all else ",".join(gpus.devices)
 
 
-@dataclass(frozen=True)
-class ForwardedEnvironment:
+class ForwardedEnvironment(msgspec.Struct, frozen=True):
     """docker's arguments, translated for a runtime that has its own."""
 
     mounts: tuple[Mount, ...] = ()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.failure_cause import failure_cause
@@ -21,8 +22,7 @@ _WORDS_S = 2.0
 """How long the last words of a rank may take from its node, once its launcher has ended."""
 
 
-@dataclass(frozen=True)
-class RankEnd:
+class RankEnd(msgspec.Struct, frozen=True):
     """End of the rank that failed first. ``cause``: which one, where, and its last words."""
 
     code: int

@@ -10,7 +10,6 @@ import concurrent.futures
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -46,6 +45,10 @@ INTERRUPTED = Budget(5)
 CERTAIN_S = 10.0
 """After which another run may have taken over a task that shows no run token: far less than ``UNCERTAIN_WAIT_S``."""
 _REGISTERED_S = 2.0
+_AHEAD_S = 0.01
+"""By which the run token is sent before the look that is to show it."""
+_FRESH_S = 1.0
+"""Age of a look at the task after which it is looked at again before the start."""
 
 
 def run_token(directory: RunDirectory, identity: AgentIdentity) -> str:
@@ -126,11 +129,38 @@ class Reporter:
         Raises:
             ServerUnreachableError: whether it is set, or the task has changed, is not known.
         """
-        self._client.tasks.set_first_run_token(task, self._token, values, budget=ONCE)
-        state = self._client.tasks.get_states([task.id], budget=ONCE).get(task.id)
+        state = self._token_and_state(task, values)
         if state is not None and state.status is TaskStatus.IN_PROGRESS:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
         return self._outcome_of(state, task.status)
+
+    def _token_and_state(self, task: Task, values: Mapping[str, str]) -> TaskState | None:
+        """Set our run token, and look at the task afterwards.
+
+        The look is not held back until the token's answer is here where the server closes each connection: a second one
+        costs nothing then, and over a distance one round trip less is waited for. A state without our token is older
+        than the token, and one that waited for the answer may be: it is looked at again.
+
+        Raises:
+            ServerUnreachableError: as ``_set_first_token``.
+        """
+        tasks, clock = self._client.tasks, self._clock
+
+        def look() -> TaskState | None:
+            return tasks.get_states([task.id], budget=ONCE).get(task.id)
+
+        if not self._client.session.closes_connections:
+            tasks.set_first_run_token(task, self._token, values, budget=ONCE)
+            return look()
+        setting = in_background(lambda: tasks.set_first_run_token(task, self._token, values, budget=ONCE), "run token")
+        clock.sleep(_AHEAD_S)
+        try:
+            state = look()
+        finally:
+            looked_at = clock.monotonic()
+            setting.result()
+        is_later = state is not None and state.run_token == self._token
+        return state if is_later and clock.monotonic() - looked_at < _FRESH_S else look()
 
     def _register(self, task: TaskId, tags: Sequence[str]) -> None:
         try:
@@ -309,8 +339,7 @@ class Reporter:
             log.debug("worker.not_unregistered", worker=self._identity.worker, error=error)
 
 
-@dataclass(frozen=True)
-class RunInputs:
+class RunInputs(msgspec.Struct, frozen=True):
     """Inputs of a run, for a clone to reproduce it. Empty or None: nothing to record."""
 
     packages: Sequence[str] = ()

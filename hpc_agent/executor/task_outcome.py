@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from hpc_agent.domain import outcome
 from hpc_agent.domain.outcome import in_one_line
@@ -14,8 +15,7 @@ from hpc_agent.executor.stop_conditions import StopReason
 Final = Literal["completed", "failed", "stopped", "none"]
 
 
-@dataclass(frozen=True)
-class TaskOutcome:
+class TaskOutcome(msgspec.Struct, frozen=True):
     status: Final
     reason: str
     exit_code: int
@@ -41,8 +41,7 @@ class TaskOutcome:
         return f"Process terminated: {self.reason}"
 
 
-@dataclass(frozen=True)
-class ExitContext:
+class ExitContext(msgspec.Struct, frozen=True):
     """Facts about an end in addition to the exit code."""
 
     reason: StopReason | None = None

@@ -6,9 +6,11 @@ The function has the template's command, as in ``srun singularity exec --uts "$@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, ScriptedRuntime
 from hpc_agent.file_records import ensure_directory, write_atomic
@@ -25,8 +27,7 @@ trap : TERM INT HUP QUIT USR1 USR2
 _SRUN = Path(__file__).with_name("template_srun.sh")
 
 
-@dataclass(frozen=True)
-class TemplateLaunch:
+class TemplateLaunch(msgspec.Struct, frozen=True):
     """A ``Runtime`` whose command is in the job's script."""
 
     runtime: ScriptedRuntime

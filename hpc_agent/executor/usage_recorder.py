@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -32,8 +34,7 @@ _REPORT_S = 3.0
 """How long the final status waits for these figures at most."""
 
 
-@dataclass(frozen=True)
-class Allocation:
+class Allocation(msgspec.Struct, frozen=True):
     """What the job was given. None: it is not known, or there is no limit."""
 
     cpus: float | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -36,8 +37,7 @@ def status_interval(answered_in: float) -> float:
     return min(max(STATUS_INTERVAL_S, _STATUS_PAUSE * answered_in), LONGEST_STATUS_INTERVAL_S)
 
 
-@dataclass(frozen=True)
-class WatchedRun:
+class WatchedRun(msgspec.Struct, frozen=True):
     """Run that is watched. ``still_ours`` looks at the run directory: a later start of the job, or the daemon, may have
     taken the task."""
 
@@ -50,8 +50,7 @@ class WatchedRun:
     tags: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Meters:
+class Meters(msgspec.Struct, frozen=True):
     usage: UsageReader
     memory: Callable[[], None] = lambda: None
     """Looks at the memory in use."""

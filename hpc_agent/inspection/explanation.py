@@ -16,7 +16,7 @@ from hpc_agent.domain.job import ExitEvidence, JobRecord
 from hpc_agent.domain.outcome import SCRIPT_ADVICE, TASK_ADVICE, Advice, classify_exit
 from hpc_agent.domain.printed_errors import printed_errors
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.wait_reason import SCRIPT_TERMS, SOONER, RequestTerms, explain_wait
+from hpc_agent.domain.wait_reason import SCRIPT_TERMS, SOONER, TASK_TERMS, explain_wait
 from hpc_agent.inspection.task_facts import TaskFacts
 from hpc_agent.inspection.task_row import COMPLETING, PENDING, REQUEUED, RUNNING, SUSPENDED, count_states, state_of
 from hpc_agent.schedulers.inspector import ListedJob
@@ -101,7 +101,7 @@ def _verdict(facts: TaskFacts) -> _Verdict:
 
 def _waiting_in_scheduler(facts: TaskFacts) -> _Verdict:
     job = facts.jobs[0].job
-    wait = explain_wait(job, SCRIPT_TERMS if facts.is_script else RequestTerms())
+    wait = explain_wait(job, SCRIPT_TERMS if facts.is_script else TASK_TERMS)
     text = wait.text
     _, sooner, partition = facts.task.status_message.partition(SOONER)
     text += sooner + partition

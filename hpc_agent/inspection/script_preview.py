@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -68,7 +70,7 @@ class ScriptPreviewer:
         gpus = gpu_range(self._launch.options, queue_name, resources.gpus, task.properties).least
         avoided = BadNodes(runs.nodes, self._clock).avoided()
         exclude = ",".join([*filter(None, [resources.exclude]), *avoided])
-        resources = replace(resources, gpus=gpus, exclude=exclude)
+        resources = msgspec.structs.replace(resources, gpus=gpus, exclude=exclude)
         place = JobPlace(queue_name, runs.of(attempt))
         staged = self._launch.options.standalone or hpc.envs.build_on in ("login", "job")
         context = self._launch.context(task, attempt, queue, resources, place, staged=staged)

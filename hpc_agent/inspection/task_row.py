@@ -8,7 +8,7 @@ from datetime import datetime
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.job import JobState, LiveJob
-from hpc_agent.domain.wait_reason import SCRIPT_TERMS, RequestTerms
+from hpc_agent.domain.wait_reason import SCRIPT_TERMS, TASK_TERMS, RequestTerms
 from hpc_agent.schedulers.inspector import ListedJob
 
 QUEUED, STAGING, SUBMITTING, PENDING, REQUEUED, RUNNING = (
@@ -36,7 +36,6 @@ ENDED = ("completed", "failed", "stopped", "closed", "published")
 SCRIPT = "script"
 """Kind of a row: a person's own script, submitted with ``hpc-agent sbatch``."""
 
-TASK_TERMS = RequestTerms()
 _STATES_OF_JOBS = {
     JobState.PENDING: PENDING,
     JobState.REQUEUED: REQUEUED,

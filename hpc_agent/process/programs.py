@@ -13,9 +13,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
+
+import msgspec
 
 from hpc_agent import cancellation
 from hpc_agent.child_processes import (
@@ -29,8 +30,7 @@ from hpc_agent.request_counts import COUNTS
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class CompletedProcess:
+class CompletedProcess(msgspec.Struct, frozen=True):
     """Result of a short program. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
     came."""
 

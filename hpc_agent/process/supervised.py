@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.child_processes import (
     become_subreaper,
@@ -22,8 +23,7 @@ from hpc_agent.errors import ProcessError
 from hpc_agent.process.programs import kill_group, wait_for
 
 
-@dataclass(frozen=True)
-class StopTimeouts:
+class StopTimeouts(msgspec.Struct, frozen=True):
     """Timeouts of the steps TERM → (INT →) KILL, in seconds."""
 
     term: float = 10.0

@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
@@ -34,22 +35,22 @@ from hpc_agent.runs.attempt_records import (
 )
 from hpc_agent.runs.open_attempts import OpenAttempts
 
+RUN_DIR = "HPC_AGENT_RUN_DIR"
+"""Set by the script that the daemon submitted: the daemon watches this run."""
 FileVersion = tuple[int, int, int]
 """Inode, time of the last change, size: another one after each write of a record."""
 _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
 
 
-@dataclass(frozen=True)
-class ConsoleFiles:
+class ConsoleFiles(msgspec.Struct, frozen=True):
     """Console text, and how much of it the server has."""
 
     text: Path
     mark: Path
 
 
-@dataclass(frozen=True)
-class RunDirectory:
+class RunDirectory(msgspec.Struct, frozen=True):
     """``runs/<task>/<attempt>/``. Readable by its owner only: consoles and scripts are private."""
 
     path: Path
@@ -273,8 +274,7 @@ class RunDirectory:
             return frozenset()
 
 
-@dataclass(frozen=True)
-class RunsFolder:
+class RunsFolder(msgspec.Struct, frozen=True):
     """``runs/``: one folder a task, in it one an attempt."""
 
     path: Path

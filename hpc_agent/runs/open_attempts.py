@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
@@ -19,8 +20,7 @@ _COMPLETE = "complete"
 _NAME = re.compile(r"(.+)\.([0-9a-f]{8})")
 
 
-@dataclass(frozen=True)
-class OpenAttempts:
+class OpenAttempts(msgspec.Struct, frozen=True):
     """``runs/.open/<task>.<attempt>``. Any of it may be deleted at any time: then all is listed again."""
 
     path: Path

@@ -6,9 +6,10 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.file_records import ensure_directory, write_atomic
@@ -17,8 +18,7 @@ from hpc_agent.runs.directory import RunsFolder
 _TASK = "task"
 
 
-@dataclass(frozen=True)
-class SessionFolders:
+class SessionFolders(msgspec.Struct, frozen=True):
     """All of one root. ``runs``: that of the same root."""
 
     path: Path

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -27,8 +28,7 @@ ANY_CLOCK = timedelta(days=1)
 """How far it may be off where a job's name alone tells whose it is."""
 
 
-@dataclass(frozen=True)
-class SubmitRequest:
+class SubmitRequest(msgspec.Struct, frozen=True):
     """A rendered script, ready to be submitted."""
 
     script: Path
@@ -45,8 +45,7 @@ class SubmitRequest:
     """Seconds before its time limit at which its agent ends the task; 0: not at all."""
 
 
-@dataclass(frozen=True)
-class JobOrigin:
+class JobOrigin(msgspec.Struct, frozen=True):
     """Description of the system that runs the jobs, for users."""
 
     name: str
@@ -182,8 +181,7 @@ class NullCurrentJob:
         """All of the job ends together."""
 
 
-@dataclass(frozen=True)
-class JobVariables:
+class JobVariables(msgspec.Struct, frozen=True):
     """Variables of the environment that describe the current job."""
 
     backend: str
@@ -217,8 +215,7 @@ class JobVariables:
     """Whether a step of the job started this process, and not the job's script."""
 
 
-@dataclass(frozen=True)
-class RankVariables:
+class RankVariables(msgspec.Struct, frozen=True):
     """Names of the variables by which a process that a step starts knows its place."""
 
     node: str
@@ -227,8 +224,7 @@ class RankVariables:
     local_rank: str
 
 
-@dataclass(frozen=True)
-class RankFailure:
+class RankFailure(msgspec.Struct, frozen=True):
     """The first rank of a step that failed, as the scheduler reports it."""
 
     node: str
@@ -266,8 +262,7 @@ class JobSteps(Protocol):
         """Variables of ``environ`` that are true for one process of a step only."""
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """One daemon's part of a machine without a batch system. It is kept with each job, so that any daemon can start
     the job with the right part."""
 
@@ -318,8 +313,7 @@ class ScriptLanguage(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class UserCommands:
+class UserCommands(msgspec.Struct, frozen=True):
     """The scheduler's own commands by which a person looks for what is wrong; by default ours, where there is one."""
 
     is_up: str = "hpc-agent free"

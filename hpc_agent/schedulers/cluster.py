@@ -6,15 +6,15 @@ Plain records without a scheduler's own words; ``Backend.cluster_client`` gives 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from hpc_agent.domain.resources import Resources
 
 
-@dataclass(frozen=True)
-class GpuCount:
+class GpuCount(msgspec.Struct, frozen=True):
     """The GPUs of one type on one node."""
 
     kind: str
@@ -24,8 +24,7 @@ class GpuCount:
     """Not granted to any job, whether or not the node takes new jobs."""
 
 
-@dataclass(frozen=True)
-class NodeStatus:
+class NodeStatus(msgspec.Struct, frozen=True):
     """One node at one moment. Amounts that are free count only where the node takes jobs: see ``usable``."""
 
     name: str
@@ -43,8 +42,7 @@ class NodeStatus:
     features: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Partition:
+class Partition(msgspec.Struct, frozen=True):
     """One partition and its limits. None and ``()``: no limit."""
 
     name: str
@@ -63,16 +61,14 @@ class Partition:
     """Whether this user may submit to it, as far as accounts show."""
 
 
-@dataclass(frozen=True)
-class ClusterState:
+class ClusterState(msgspec.Struct, frozen=True):
     """What there is, and how much of it is free, at one moment. Partitions have their time limits only."""
 
     partitions: tuple[Partition, ...]
     nodes: tuple[NodeStatus, ...]
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """An account that this user may charge."""
 
     name: str
@@ -81,29 +77,26 @@ class Account:
     """The only partition in which it holds for this user; empty for all."""
     qos: tuple[str, ...] = ()
     default_qos: str = ""
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = msgspec.field(default_factory=dict)
     """This user's limits, in the scheduler's words: ``MaxJobs`` → ``10``."""
 
 
-@dataclass(frozen=True)
-class UserLimits:
+class UserLimits(msgspec.Struct, frozen=True):
     """What this user may charge and ask for, with the limits; empty where there is no accounting."""
 
     accounts: tuple[Account, ...] = ()
-    qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    qos: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     """QOS that this user may ask for → its limits, in the scheduler's words."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """A setting that suits this cluster, and the evidence for it in a sentence."""
 
     value: str
     because: str
 
 
-@dataclass(frozen=True)
-class ClusterFacts:
+class ClusterFacts(msgspec.Struct, frozen=True):
     """What discovery found out. What had no answer is left empty, and named in ``unanswered``."""
 
     scheduler: str
@@ -112,12 +105,12 @@ class ClusterFacts:
     partitions: tuple[Partition, ...] = ()
     nodes: tuple[NodeStatus, ...] = ()
     accounts: tuple[Account, ...] = ()
-    qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    qos: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     """QOS that this user may ask for → its limits, in the scheduler's words."""
     accounting: bool = False
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Limits of the whole cluster that matter here, by the scheduler's names: ``MaxArraySize`` → ``1001``."""
-    settings: Mapping[str, Finding] = field(default_factory=dict)
+    settings: Mapping[str, Finding] = msgspec.field(default_factory=dict)
     """Keys of the backend's own section that were found out: ``gpu_flag``."""
     container_runtimes: tuple[str, ...] = ()
     """Those that the scheduler itself brings."""
@@ -131,8 +124,7 @@ class ClusterFacts:
     """Questions without an answer, a sentence each."""
 
 
-@dataclass(frozen=True)
-class ExpectedStart:
+class ExpectedStart(msgspec.Struct, frozen=True):
     """When a job of some size would start, if it were submitted now; or why it never would."""
 
     start: datetime | None = None

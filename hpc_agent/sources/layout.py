@@ -6,8 +6,10 @@ See docs/internals/clearml-protocol.md#script-section and docs/internals/clearml
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
 from enum import Enum
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
@@ -15,8 +17,7 @@ from hpc_agent.sources import changes
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, entry_point_of, split_arguments
 
 
-@dataclass(frozen=True)
-class LayoutPlan:
+class LayoutPlan(msgspec.Struct, frozen=True):
     """Layout of a task's code. ``folder``: name of the root; ``working_dir``: relative to it; ``script_file``: file for
     the task's own text, relative to ``working_dir``, or empty without one."""
 
@@ -67,7 +68,7 @@ def _split_script(script: TaskScript) -> tuple[TaskScript, str]:
     entry = script.entry_point.strip()
     if not script.working_dir.strip() and ":" in entry and not entry.startswith("-"):
         entry, _, folder = entry.partition(":")
-    return replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
+    return msgspec.structs.replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
 
 
 def _script_file(entry: EntryPoint, named: str) -> str:
@@ -108,8 +109,7 @@ class Origin(Enum):
     """An existing folder, set by the site (agent.force_code_dir)."""
 
 
-@dataclass(frozen=True)
-class Submodule:
+class Submodule(msgspec.Struct, frozen=True):
     """Staged submodule. ``path``: relative to the top repository; ``mirror``: as in ``StagedSource``."""
 
     path: str
@@ -118,8 +118,7 @@ class Submodule:
     address: str
 
 
-@dataclass(frozen=True)
-class StagedSource:
+class StagedSource(msgspec.Struct, frozen=True):
     """Staged source of a task. ``commit``: full hash; ``mirror``: folder name in the cache's ``vcs``; ``repository``:
     an address without password. Of a folder ``name`` is the path.
 

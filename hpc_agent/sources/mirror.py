@@ -7,8 +7,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -39,8 +40,7 @@ _WITHHELD = (
 )
 
 
-@dataclass(frozen=True)
-class Revision:
+class Revision(msgspec.Struct, frozen=True):
     """Revision that a task requests. ``names`` are tried in order. ``moves``: the same name may mean another commit
     tomorrow, so the remote must be asked. ``label``: for messages."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 _HUNK = re.compile(r"@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
@@ -36,12 +38,11 @@ class PatchError(ValueError):
     """Patch that cannot be applied, with a short reason."""
 
 
-@dataclass
-class _Section:
+class _Section(msgspec.Struct):
     """The part of a patch about one file; names are relative to the root, empty where there is none."""
 
-    lines: list[str] = field(default_factory=list)
-    content: set[int] = field(default_factory=set)
+    lines: list[str] = msgspec.field(default_factory=list)
+    content: set[int] = msgspec.field(default_factory=set)
     """The indices of those lines that are text of the file, each with its sign before it."""
     header: str = ""
     old: str = ""
@@ -49,13 +50,12 @@ class _Section:
     printed: tuple[str, str] = ("", "")
     """Both names as the header has them."""
     created: bool = False
-    moved: list[str] = field(default_factory=list)
+    moved: list[str] = msgspec.field(default_factory=list)
     """Both names as a rename or copy prints them, quotes included and without prefixes."""
     why_left_out: str = ""
 
 
-@dataclass(frozen=True)
-class FilePatch:
+class FilePatch(msgspec.Struct, frozen=True):
     """The part of a patch about one file; names are empty where there is none. ``created``: it makes the file."""
 
     lines: tuple[str, ...]
@@ -83,8 +83,7 @@ class FilePatch:
         return any(line.startswith("\\") for line in self.lines[index : index + 2])
 
 
-@dataclass(frozen=True)
-class Patch:
+class Patch(msgspec.Struct, frozen=True):
     """Patch by files. ``text``: for ``git apply -p<strip>``, empty if nothing can be applied.
 
     ``old``: files named on its old side; ``new``: on its new side; ``created``: those of them that it makes.

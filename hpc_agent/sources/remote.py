@@ -10,8 +10,9 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+import msgspec
 
 from hpc_agent.config.clearml_settings import GitSettings
 from hpc_agent.errors import SourceError
@@ -31,8 +32,7 @@ _NOTHING = Secret("")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(msgspec.Struct, frozen=True):
     """Remote repository. ``url`` has no password; ``user`` and ``password``: for http and https only. Without one the
     user may be a token, which is a secret too."""
 
@@ -92,8 +92,7 @@ def _shortened(text: str) -> str:
     return f"{text[:200]} …" if len(text) > 200 else text
 
 
-@dataclass(frozen=True)
-class _PasswordRules:
+class _PasswordRules(msgspec.Struct, frozen=True):
     """Hosts that may get the configured credentials."""
 
     git: GitSettings

@@ -8,8 +8,9 @@ import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+from msgspec.structs import replace
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.errors import SourceError
@@ -22,8 +23,7 @@ Resolve = Callable[[str], remote.Remote]
 """Function from an address to its remote under a site's settings; raises SourceError."""
 
 
-@dataclass(frozen=True)
-class _SubmoduleEntry:
+class _SubmoduleEntry(msgspec.Struct, frozen=True):
     path: str
     address: str
     commit: str

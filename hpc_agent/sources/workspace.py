@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.task import TaskScript
 
@@ -30,8 +31,7 @@ class EntryKind(Enum):
         return self in (EntryKind.PYTHON, EntryKind.MODULE, EntryKind.NOTEBOOK)
 
 
-@dataclass(frozen=True)
-class EntryPoint:
+class EntryPoint(msgspec.Struct, frozen=True):
     """Entry point of a task. ``text``: a file relative to the working folder; for MODULE and SHELL_COMMAND the text
     after ``-m`` or ``-c``. ``program``: what runs it where that is not Python. ``arguments``: of a file."""
 
@@ -47,8 +47,7 @@ class EntryPoint:
         return self.kind not in (EntryKind.MODULE, EntryKind.SHELL_COMMAND)
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(msgspec.Struct, frozen=True):
     """Code of a task on a node. ``root``: the repository's root or the folder of a single script; ``cwd``: inside it.
 
     ``notes``: sentences for the task's log (missing submodules, Large File Storage pointers).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from msgspec.structs import asdict
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.resources import Resources

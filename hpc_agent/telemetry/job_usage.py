@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import psutil
 
 from hpc_agent.clock import Clock
@@ -21,8 +21,7 @@ MOST_SAMPLES = 480
 _BUSY_PERCENT = 1.0
 
 
-@dataclass(frozen=True)
-class UsageSample:
+class UsageSample(msgspec.Struct, frozen=True):
     """Use in one interval; GPU figures have one number per GPU."""
 
     seconds: float
@@ -36,8 +35,7 @@ class UsageSample:
     """GiB."""
 
 
-@dataclass(frozen=True)
-class UsageSummary:
+class UsageSummary(msgspec.Struct, frozen=True):
     """Use of a whole run."""
 
     seconds: float

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.events import EventsApi as EventsService
 from hpc_agent.clock import Clock
@@ -43,8 +43,7 @@ DOUBT_S = 3.0
 """A server of many parts shows an event that it took about a second later; asked sooner it may deny it."""
 
 
-@dataclass(frozen=True)
-class ConsoleSource:
+class ConsoleSource(msgspec.Struct, frozen=True):
     """Source of console lines: task and worker that they are stored under."""
 
     task: TaskId

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.logs import EventLog
 from hpc_agent.telemetry.checkpoint import Checkpoint, CheckpointFile
@@ -16,8 +17,7 @@ log = EventLog("console")
 _CHECKED_BYTES = 64
 
 
-@dataclass(frozen=True)
-class ConsoleChunk:
+class ConsoleChunk(msgspec.Struct, frozen=True):
     """A piece of the console to send; ``end`` is the offset behind it."""
 
     text: str

@@ -11,8 +11,10 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.drafts import repository as git

@@ -7,8 +7,9 @@ and elements may wait for days.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import Enum
+
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock

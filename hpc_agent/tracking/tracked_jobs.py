@@ -148,7 +148,7 @@ class TrackedJobsObserver:
             silenced=bool(task and task.status is TaskStatus.STOPPED and _SILENCED in text),
         )
         snapshot = self._history.extend(snapshot, tracked.folder.observations)
-        snapshot = replace(snapshot, has_sidecar=_has_sidecar(tracked, snapshot))
+        snapshot = msgspec.structs.replace(snapshot, has_sidecar=_has_sidecar(tracked, snapshot))
         self._phases.note(tracked.folder.task, tracked.folder.task, snapshot, self._lost_after)
         return snapshot
 

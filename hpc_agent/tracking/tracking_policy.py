@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.domain.job import JobRecord, JobState
 from hpc_agent.domain.job_phase import WAITING_STATES, JobPhase, JobSnapshot, job_phase
@@ -23,8 +25,7 @@ _NAMED_ELEMENTS = 10
 _TAKEN_BACK = frozenset({TaskStatus.CREATED, TaskStatus.QUEUED})
 
 
-@dataclass(frozen=True)
-class TrackedJobSnapshot(JobSnapshot):
+class TrackedJobSnapshot(JobSnapshot, frozen=True):
     """Everything that one pass observed of one tracked job and its task."""
 
     job: str
@@ -56,36 +57,30 @@ class TrackedJobSnapshot(JobSnapshot):
         return f"Slurm {'array' if self.is_array else 'job'} {self.job}"
 
 
-@dataclass(frozen=True)
-class MarkStarted:
+class MarkStarted(msgspec.Struct, frozen=True):
     """Set the task started."""
 
 
-@dataclass(frozen=True)
-class ShowMessage:
+class ShowMessage(msgspec.Struct, frozen=True):
     """Show ``message`` as the task's status message, and ``console``, if any, as a line of its console, once."""
 
     message: str
     console: str = ""
 
 
-@dataclass(frozen=True)
-class PingTask:
+class PingTask(msgspec.Struct, frozen=True):
     """Tell the server that the task is alive."""
 
 
-@dataclass(frozen=True)
-class SendConsole:
+class SendConsole(msgspec.Struct, frozen=True):
     """Send what the job has printed."""
 
 
-@dataclass(frozen=True)
-class CancelTracked:
+class CancelTracked(msgspec.Struct, frozen=True):
     why: str
 
 
-@dataclass(frozen=True)
-class EndTask:
+class EndTask(msgspec.Struct, frozen=True):
     """Send the rest of the console and set the final status."""
 
     status: TaskStatus
@@ -96,8 +91,7 @@ class EndTask:
     """The reason is ``SCRIPT_ADVICE.output``: Slurm could not open the job's output file."""
 
 
-@dataclass(frozen=True)
-class Untrack:
+class Untrack(msgspec.Struct, frozen=True):
     """Track it no more; the job goes on."""
 
     why: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
+
+import msgspec
 
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.wire.task_state import JOB_ID
@@ -16,8 +17,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class EndedTask:
+class EndedTask(msgspec.Struct, frozen=True):
     """A task that ran to an end of whatever kind."""
 
     id: TaskId
@@ -31,7 +31,7 @@ class EndedTask:
     """Scheduler's id of its last job; empty where it had none."""
     started: datetime | None = None
     completed: datetime | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def ended_query(since: datetime, queue: QueueId | None) -> dict[str, Any]:

@@ -5,13 +5,12 @@ See docs/internals/clearml-protocol.md#error-codes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hpc_agent.errors import ApiError
 
 
-@dataclass(frozen=True)
-class ErrorKind:
+class ErrorKind(msgspec.Struct, frozen=True):
     """``code`` is the HTTP status, ``subcode`` ClearML's own number, ``text`` the start of the message."""
 
     code: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.wire.task_fields import section, status_from_wire
@@ -38,8 +39,7 @@ STATE_FIELDS = (
 """What ``tasks.get_all`` is asked for, so that ``state_from_wire`` understands the answer."""
 
 
-@dataclass(frozen=True)
-class TaskState:
+class TaskState(msgspec.Struct, frozen=True):
     """The part of a task that changes while it runs."""
 
     status: TaskStatus

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.wire.task_fields import section
@@ -27,8 +28,7 @@ SUMMARY_FIELDS = (
 """What ``tasks.get_all`` is asked for, so that ``summary_from_wire`` understands the answer."""
 
 
-@dataclass(frozen=True)
-class TaskSummary:
+class TaskSummary(msgspec.Struct, frozen=True):
     """Task as a table shows it. Percentages are the last that the SDK reported; None: it reported none."""
 
     id: TaskId

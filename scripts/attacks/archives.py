@@ -10,10 +10,11 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from hpc_agent.domain.ids import JobId
 from hpc_agent.process import programs
 from hpc_agent.schedulers.slurm import commands
@@ -28,7 +30,7 @@ def ask(moment: str) -> None:
 def write(moment: str, answer: programs.CompletedProcess) -> None:
     path = Path(f"{sys.argv[1]}.{moment}.json")
     unfinished = path.with_suffix(".new")
-    unfinished.write_text(json.dumps(vars(answer)))
+    unfinished.write_text(json.dumps(msgspec.structs.asdict(answer)))
     unfinished.rename(path)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from waiting import wait_until
 
@@ -103,7 +104,8 @@ def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: Da
     """The number of a daemon that died goes to another process; here: the record names a time before it began."""
     child = start("host:gpu0", "stubborn")
     [seen] = daemons.all()
-    forged = replace(seen, process=replace(seen.process, ticks=seen.process.ticks - 1))
+    other = msgspec.structs.replace(seen.process, ticks=seen.process.ticks - 1)
+    forged = replace(seen, process=other)
     write_record(daemons.file(seen.worker, "json"), forged)
     assert daemons.running() == []
     daemons.stop(forged)

@@ -28,10 +28,10 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.executor.report import Reporter
 from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.task_outcome import ExitContext, ended
+from hpc_agent.executor.task_run import FENCE_S
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
@@ -274,6 +274,48 @@ def test_a_start_that_the_server_refuses_is_reported_where_no_daemon_is(bench: B
     assert done.returncode == 1
     assert bench.status is TaskStatus.FAILED
     assert "the server did not let it start" in bench.reason
+
+
+def test_the_look_before_the_start_does_not_wait_for_the_answer_about_the_token(bench: Bench) -> None:
+    """The server closes each connection, so that a second one at the same time costs nothing."""
+    edited, looked = threading.Event(), threading.Event()
+    met: list[bool] = []
+
+    def arrived(endpoint: str) -> None:
+        if endpoint == "tasks.edit":
+            edited.set()
+        elif endpoint == "tasks.get_all" and edited.is_set():
+            looked.set()
+
+    def answered(endpoint: str, _request: bytes, _status: int) -> None:
+        if endpoint == "tasks.edit":
+            met.append(looked.wait(60))
+
+    bench.proxy.choose, bench.proxy.on_answer = arrived, answered
+    bench.execute_as_job()
+    assert met == [True]
+    assert bench.status is TaskStatus.COMPLETED
+
+
+def test_a_look_that_overtook_the_token_is_repeated(bench: Bench) -> None:
+    """The look before the start has to come after the token, from which others tell whose run it is."""
+    looked = threading.Event()
+    order: list[str] = []
+
+    def arrived(endpoint: str) -> None:
+        if endpoint == "tasks.edit":
+            looked.wait(60)
+
+    def answered(endpoint: str, _request: bytes, _status: int) -> None:
+        if endpoint in ("tasks.edit", "tasks.get_all", "tasks.started"):
+            order.append(endpoint)
+        if endpoint == "tasks.get_all":
+            looked.set()
+
+    bench.proxy.choose, bench.proxy.on_answer = arrived, answered
+    bench.execute_as_job()
+    assert order[:4] == ["tasks.get_all", "tasks.edit", "tasks.get_all", "tasks.started"]
+    assert bench.status is TaskStatus.COMPLETED
 
 
 # ---------------------------------------------------------------- the end

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fake_slurm import SUBMITTED, FakeSlurm, queue_row
+from msgspec.structs import replace
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import AllSettings, HpcSettings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from manual_clock import ManualClock
+from msgspec.structs import replace
 from silent_server import silent_server
 from waiting import equals, wait_until
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.clearml_settings import PackageSettings

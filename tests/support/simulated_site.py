@@ -28,7 +28,7 @@ from hpc_agent.domain.job_phase import TRANSITIONS, JobPhase
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
-from hpc_agent.executor.execution import FENCE_S
+from hpc_agent.executor.task_run import FENCE_S
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
 

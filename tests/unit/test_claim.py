@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from simulated_faults import ProcessKilledError
 from simulated_site import SimulatedSite
 
@@ -181,7 +181,7 @@ def test_of_two_attempts_the_one_that_removes_the_entry_wins(jobs: Jobs) -> None
     assert jobs.run("c2").claim() is None
 
 
-class ReadTooEarly(RunDirectory):
+class ReadTooEarly(RunDirectory, frozen=True):
     """Read before another process wrote its claim; the first write of a claim comes after that."""
 
     def claim(self) -> None:
@@ -336,7 +336,7 @@ def test_process_that_got_the_number_of_the_claimant_is_not_taken_for_it(jobs: J
     jobs.won(jobs.agent(pid=1))
     claim = jobs.run().claim()
     assert claim is not None and claim.process is not None
-    earlier = replace(claim.process, ticks=claim.process.ticks - 1)
+    earlier = msgspec.structs.replace(claim.process, ticks=claim.process.ticks - 1)
     jobs.run().write_claim(msgspec.structs.replace(claim, process=earlier))
     claimed = jobs.claim(jobs.agent())
     assert isinstance(claimed, Won) and claimed.resumed

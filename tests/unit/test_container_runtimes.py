@@ -6,6 +6,7 @@ import re
 import typing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hpc_agent.config.container_settings import ContainerSettings
@@ -117,7 +118,7 @@ def test_paths_that_dockers_mount_words_would_split() -> None:
 
 
 def test_apptainer_in_full() -> None:
-    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    box = msgspec.structs.replace(BOX, gpus=ALL_GPUS)
     assert Apptainer("apptainer").wrap(box) == [
         *("apptainer", "exec", "--cleanenv", "--nv"),
         *("--bind", "/scratch/w:/hpc-agent/work:rw", "--bind", "/envs/k:/hpc-agent/environment:ro"),
@@ -163,7 +164,7 @@ def test_amds_share_is_read_from_amds_variables() -> None:
 
 
 def test_podman_hpc_in_full() -> None:
-    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    box = msgspec.structs.replace(BOX, gpus=ALL_GPUS)
     assert PodmanHpc().wrap(box) == [
         *("podman-hpc", "run", "--rm", "--pull=never", "--stop-timeout=0", "--name=clearml_task_7", "--gpu", "--own=1"),
         *("--mount", "type=bind,source=/scratch/w,target=/hpc-agent/work"),
@@ -176,7 +177,7 @@ def test_podman_hpc_in_full() -> None:
 
 
 def test_enroot_in_full() -> None:
-    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    box = msgspec.structs.replace(BOX, gpus=ALL_GPUS)
     argv = Enroot("enroot").wrap(box)
     own_rc = Path(argv[argv.index("--rc") + 1])
     assert own_rc.read_text(encoding="utf-8").endswith('exec "$@"\n')

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 from manual_clock import ManualClock
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import AllSettings, HpcSettings
@@ -377,12 +379,12 @@ class TestPresence:
     def test_a_number_that_is_another_processs_now_is_not_ended(self, daemons: DaemonRegistry) -> None:
         own = process_id(os.getpid())
         assert own is not None
-        daemons.stop(self.presence(replace(own, ticks=own.ticks - 1)))
+        daemons.stop(self.presence(msgspec.structs.replace(own, ticks=own.ticks - 1)))
 
     def test_one_that_does_not_exist_any_more(self, daemons: DaemonRegistry) -> None:
         own = process_id(os.getpid())
         assert own is not None
-        daemons.stop(self.presence(replace(own, pid=2**22 + 1)))
+        daemons.stop(self.presence(msgspec.structs.replace(own, pid=2**22 + 1)))
 
     def test_one_that_ignores_sigterm_is_killed(self, daemons: DaemonRegistry) -> None:
         program = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"

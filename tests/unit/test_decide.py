@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from msgspec.structs import replace
 
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
@@ -459,7 +459,7 @@ def test_a_limit_is_reported_as_what_it_is(reason: str, words: str) -> None:
 def test_a_node_is_blamed_for_a_quick_death_only() -> None:
     def node(seconds: float, nodes: str = "n1") -> str:
         times = {"started": NOW, "ended": NOW + timedelta(seconds=seconds)}
-        end = replace(record(JobState.NODE_FAIL), nodes=nodes, **times)  # type: ignore[arg-type]
+        end = replace(record(JobState.NODE_FAIL), nodes=nodes, **times)
         [action] = decide(replace(gone, records=(end,), record_stable=True), NOW, RULES)
         assert isinstance(action, due.Requeue)
         return action.node

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpc_agent.config.clearml_settings import AgentSettings
@@ -37,7 +38,7 @@ def launch(**changes: object) -> ProcessContext:
         root=Path("/work/repo"),
         bin_dir=Path("/envs/k/bin"),
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(base, **changes)
 
 
 def test_the_process_sees_what_the_sdk_expects() -> None:
@@ -77,14 +78,14 @@ def test_the_tasks_own_environment_is_exported_when_the_site_allows_it() -> None
 
 @pytest.mark.parametrize("name", ["", "A=B", "=", "NUL\0"])
 def test_an_environment_parameter_that_no_process_can_have_is_named(name: str) -> None:
-    task = replace(TASK, environment={"GOOD": "1", name: "x"})
+    task = msgspec.structs.replace(TASK, environment={"GOOD": "1", name: "x"})
     with pytest.raises(InputError, match=re.escape(repr(name))):
         process_environment({}, launch(task=task), AgentSettings(enable_task_env=True))
 
 
 @pytest.mark.parametrize("value", ["a\0b", "x" * (1 << 17)])
 def test_an_environment_parameter_of_an_impossible_value_is_named(value: str) -> None:
-    task = replace(TASK, environment={"BAD": value})
+    task = msgspec.structs.replace(TASK, environment={"BAD": value})
     with pytest.raises(InputError, match="BAD"):
         process_environment({}, launch(task=task), AgentSettings(enable_task_env=True))
 
@@ -204,7 +205,7 @@ def test_where_output_goes_is_said_once_on_the_command_line() -> None:
 
 def test_the_script_is_good_bash_and_holds_nothing_unquoted(tmp_path: Path) -> None:
     (tmp_path / "echo.j2").write_text("#!/bin/bash\necho {{ task.name }} {{ task.properties.x }}\n")
-    task = replace(TASK, name="$(touch hacked); 'x' \"y\"", properties={"x": "`id`"})
+    task = msgspec.structs.replace(TASK, name="$(touch hacked); 'x' \"y\"", properties={"x": "`id`"})
     script = renderer(tmp_path).render("echo.j2", context(task))
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == f"{task.name} `id`\n"
@@ -236,7 +237,7 @@ def test_a_warning_of_the_time_limit_does_not_end_a_job_that_has_no_agent_yet() 
 def test_a_wrong_template_is_named(tmp_path: Path, template: str, words: str) -> None:
     (tmp_path / "site.j2").write_text(template)
     with pytest.raises(TemplateError, match=words):
-        renderer(tmp_path).render("site.j2", context(replace(TASK, name="a\n#SBATCH --uid=0")))
+        renderer(tmp_path).render("site.j2", context(msgspec.structs.replace(TASK, name="a\n#SBATCH --uid=0")))
 
 
 def test_a_missing_template_names_where_it_was_looked_for() -> None:

@@ -23,7 +23,7 @@ from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.executor.agent_identity import RUN_DIR, AgentIdentity, identify
+from hpc_agent.executor.agent_identity import AgentIdentity, identify
 from hpc_agent.executor.build_script import BuildScript, add_init
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
@@ -31,7 +31,7 @@ from hpc_agent.executor.stop_conditions import StopConditions, StopReason, StopR
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.runs.attempt_records import ClaimRecord
-from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.directory import RUN_DIR, RunsFolder
 from hpc_agent.schedulers.base import NullCurrentJob
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
 from hpc_agent.telemetry.shipper import ConsoleSource

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hpc_agent.daemon.run_state import RunDirectoryState
@@ -122,7 +123,7 @@ def test_an_exit_code_that_accounting_shortened_is_shown_in_full(
 ) -> None:
     report = None if reported is None else ExitReport(status="failed", reason="", exit_code=reported, at=NOW)
     run = replace(RUN, files=replace(RUN.files, report=report))
-    found = explain(facts(TaskStatus.FAILED, "…", record=replace(RECORD, exit_code=recorded), run=run))
+    found = explain(facts(TaskStatus.FAILED, "…", record=msgspec.structs.replace(RECORD, exit_code=recorded), run=run))
     assert sources(found)["accounting"].startswith(f"job 7 FAILED, exit code {shown}, ran ")
 
 
@@ -147,7 +148,9 @@ def test_a_job_that_is_gone_before_its_verdict() -> None:
         "missing",
         "the scheduler lists job 7 no more, and nothing tells yet how it ended",
     )
-    ended = explain(facts(TaskStatus.IN_PROGRESS, run=run, record=replace(RECORD, state=JobState.NODE_FAIL)))
+    ended = explain(
+        facts(TaskStatus.IN_PROGRESS, run=run, record=msgspec.structs.replace(RECORD, state=JobState.NODE_FAIL))
+    )
     assert "node n1 failed" in ended.sentence and "the daemon has not set the task's status yet" in ended.sentence
 
 

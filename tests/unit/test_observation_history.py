@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from manual_clock import ManualClock
+from msgspec.structs import replace
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId

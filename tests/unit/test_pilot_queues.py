@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from listed_jobs import SMALL, BatchSystem
 from manual_clock import ManualClock
+from msgspec.structs import replace
 
 from hpc_agent.config.load import load
 from hpc_agent.daemon.job_launch import JobLaunchConfig

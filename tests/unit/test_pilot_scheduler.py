@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from listed_jobs import SMALL, BatchSystem
 from manual_clock import ManualClock
@@ -74,8 +75,8 @@ def ended(state: JobState, at: datetime) -> JobRecord:
 
 def test_what_fits_goes_to_the_board_and_all_else_to_the_batch_system(front: Front) -> None:
     assert [front.submit(), front.submit()] == ["p0", "p1"]
-    assert front.submit(replace(SMALL, cpus=5)) == "900"
-    assert front.submit(replace(SMALL, nodes=2)) == "900"
+    assert front.submit(msgspec.structs.replace(SMALL, cpus=5)) == "900"
+    assert front.submit(msgspec.structs.replace(SMALL, nodes=2)) == "900"
     assert front.submit(queue="other") == "900"
     assert front.submit(queue="") == "900"
 

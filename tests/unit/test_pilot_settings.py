@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hpc_agent.config.load import load
 from hpc_agent.domain.pilot_slots import fits
@@ -94,7 +94,7 @@ def test_a_task_fits_that_asks_for_no_more_than_a_pilot_has() -> None:
     ],
 )
 def test_a_task_that_asks_for_more_or_for_another_place_gets_a_job_of_its_own(more: dict[str, object]) -> None:
-    assert not fits(replace(TASK, **more), PILOT)  # type: ignore[arg-type]
+    assert not fits(replace(TASK, **more), PILOT)
 
 
 def test_memory_is_not_compared_with_a_pilot_that_asks_for_none_in_particular() -> None:

@@ -6,6 +6,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from manual_clock import ManualClock
 
@@ -95,7 +96,7 @@ def test_a_task_that_gets_term_learns_why(board: TaskBoard, stop: StopCause | No
 def test_a_task_whose_pilot_died_takes_that_for_the_cause(board: TaskBoard) -> None:
     own = process_id(os.getpid())
     assert own is not None
-    gone = ProcessId(**{**vars(own), "pid": 2**22 + 1})
+    gone = msgspec.structs.replace(own, pid=2**22 + 1)
     assert termination_cause(current(board, gone, None), 0) is TerminationCause.NODE_FAILED
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hpc_agent.config.hocon import parse
@@ -108,10 +109,12 @@ def test_the_head_has_partitions_accounts_limits_and_what_is_not_known() -> None
 
 
 def test_a_time_limit_is_proposed_where_the_partition_has_no_default(tmp_path: Path) -> None:
-    default = replace(CLUSTER, partitions=(Partition("gpu", default=True, time_limit=2880, default_time=30),))
+    default = msgspec.structs.replace(
+        CLUSTER, partitions=(Partition("gpu", default=True, time_limit=2880, default_time=30),)
+    )
     assert "# The partition's default is 00:30:00." in text(replace(SITE, cluster=default), Choices(partition="gpu"))
     assert loaded(tmp_path, replace(SITE, cluster=default), Choices(partition="gpu")).resources.time_limit is None
-    unlimited = replace(CLUSTER, partitions=(Partition("gpu"),))
+    unlimited = msgspec.structs.replace(CLUSTER, partitions=(Partition("gpu"),))
     hpc = loaded(tmp_path, replace(SITE, cluster=unlimited), Choices(partition="gpu"))
     assert hpc.resources.time_limit == "1-00:00:00"
 
@@ -140,10 +143,10 @@ def test_what_another_place_sets_stays_a_comment() -> None:
 def test_the_suggested_partition_has_gpus_where_any_has() -> None:
     assert (found := suggested_partition(CLUSTER)) is not None
     assert found.name == "gpu"
-    without = replace(CLUSTER, nodes=(node("c1", ("cpu",)),))
+    without = msgspec.structs.replace(CLUSTER, nodes=(node("c1", ("cpu",)),))
     assert (found := suggested_partition(without)) is not None
     assert found.name == "cpu"
-    assert suggested_partition(replace(CLUSTER, partitions=())) is None
+    assert suggested_partition(msgspec.structs.replace(CLUSTER, partitions=())) is None
 
 
 def test_a_machine_without_a_batch_system_gets_a_short_section(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from captured_slurm import DELIMITER, HOSTILE_NAMES, OUR_JOB, VERSIONS, captured, names
+from msgspec.structs import replace
 
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.schedulers.records import newest

@@ -15,9 +15,10 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
@@ -26,8 +27,7 @@ from hpc_agent.process_id import ProcessId, boot_id
 from hpc_agent.schedulers.base import Share
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """Submitted job: its name, working directory, output file and limits."""
 
     name: str
@@ -41,8 +41,7 @@ class Spec:
     """Whose part of the machine it takes; None: the starting process's."""
 
 
-@dataclass(frozen=True)
-class DeviceClaim:
+class DeviceClaim(msgspec.Struct, frozen=True):
     """Supervisor that has the job; without a process: the job was cancelled before it started."""
 
     at: datetime
@@ -50,13 +49,11 @@ class DeviceClaim:
     gpus: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class CancelRequest:
+class CancelRequest(msgspec.Struct, frozen=True):
     at: datetime
 
 
-@dataclass(frozen=True)
-class LocalExit:
+class LocalExit(msgspec.Struct, frozen=True):
     """Exit of a job."""
 
     state: JobState

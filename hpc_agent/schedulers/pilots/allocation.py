@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.job import CurrentJob
@@ -35,8 +36,7 @@ class PilotAllocation:
         self._cpus += grant.cpus
 
 
-@dataclass(frozen=True)
-class TimeLimits:
+class TimeLimits(msgspec.Struct, frozen=True):
     """Times in a pilot's life, in seconds."""
 
     limit: float

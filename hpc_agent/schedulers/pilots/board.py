@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
@@ -40,8 +41,7 @@ def task_number(job: str) -> int | None:
     return int(match[1]) if match else None
 
 
-@dataclass(frozen=True)
-class PilotTask:
+class PilotTask(msgspec.Struct, frozen=True):
     """Task as it was submitted."""
 
     name: str
@@ -63,8 +63,7 @@ class PilotTask:
         return TaskDemand(self.slot, self.time_limit)
 
 
-@dataclass(frozen=True)
-class PilotClaim:
+class PilotClaim(msgspec.Struct, frozen=True):
     """Pilot that has a task; without a pilot the task was cancelled before any had it."""
 
     at: datetime
@@ -89,14 +88,12 @@ class StopCause(str, Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True)
-class StopRecord:
+class StopRecord(msgspec.Struct, frozen=True):
     at: datetime
     cause: StopCause
 
 
-@dataclass(frozen=True)
-class TaskEnd:
+class TaskEnd(msgspec.Struct, frozen=True):
     """End of a task's process."""
 
     state: JobState
@@ -107,8 +104,7 @@ class TaskEnd:
     """The pilot whose end was its own, and how that ended; else empty."""
 
 
-@dataclass(frozen=True)
-class EndedPilotTask:
+class EndedPilotTask(msgspec.Struct, frozen=True):
     """All that is kept of a task that has ended."""
 
     task: PilotTask

@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hpc_agent.child_processes import become_subreaper
 from hpc_agent.clock import Clock

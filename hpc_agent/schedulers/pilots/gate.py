@@ -9,7 +9,8 @@ import os
 import socket
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+import msgspec
 
 GATE = "HPC_AGENT_PILOT_GATE"
 """The number of the descriptor from which an agent reads that it may go on."""
@@ -23,8 +24,7 @@ class _Own:
     descriptor = -1
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What a task gets of its pilot. ``cpus``: numbers of the CPUs that it is bound to; none: it is not bound."""
 
     gpus: Sequence[str] = ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 
-@dataclass(frozen=True)
-class PilotOptions:
+
+class PilotOptions(msgspec.Struct, frozen=True):
     """What one pilot is for. Times in seconds."""
 
     queue: str

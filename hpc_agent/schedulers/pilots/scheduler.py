@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -48,8 +49,7 @@ _END_VISIBLE_S = 120.0
 _NODE_FAILURES = (JobState.NODE_FAIL, JobState.BOOT_FAIL)
 
 
-@dataclass(frozen=True)
-class OpenTask:
+class OpenTask(msgspec.Struct, frozen=True):
     """Task on the board, as one look finds it."""
 
     number: int

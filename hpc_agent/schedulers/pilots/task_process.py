@@ -7,9 +7,9 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from hpc_agent.child_processes import end_with_parent
@@ -18,8 +18,7 @@ from hpc_agent.schedulers.pilots.board import PilotTask, StopCause
 from hpc_agent.schedulers.pilots.gate import GATE, Grant, has_ended, make_gate, open_gate, send_signal_at_end
 
 
-@dataclass
-class TaskProcess:
+class TaskProcess(msgspec.Struct):
     """One task's process, from its start to the moment when it is waited for. Times are monotonic."""
 
     number: int
@@ -27,7 +26,7 @@ class TaskProcess:
     pid: int
     gate: int
     """Our end of its agent's gate; -1 when it is closed."""
-    grant: Grant = field(default_factory=Grant)
+    grant: Grant = msgspec.field(default_factory=Grant)
     started: float = 0.0
     """When it got its slot."""
     has_slot: bool = False

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
+
+import msgspec
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
@@ -53,8 +54,7 @@ def cancelled(returncode: int, stderr: str) -> bool:
     return returncode == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
 
 
-@dataclass(frozen=True)
-class QueueRow:
+class QueueRow(msgspec.Struct, frozen=True):
     """One row of squeue. None: the cell was not readable, or there is no such thing yet."""
 
     id: JobId
@@ -69,8 +69,7 @@ class QueueRow:
     name: str
 
 
-@dataclass(frozen=True)
-class QueueAnswer:
+class QueueAnswer(msgspec.Struct, frozen=True):
     """Answer of squeue."""
 
     rows: tuple[QueueRow, ...]
@@ -152,8 +151,7 @@ def parse_own_job(text: str, delimiter: str) -> CurrentJob:
     )
 
 
-@dataclass(frozen=True)
-class AccountingAnswer:
+class AccountingAnswer(msgspec.Struct, frozen=True):
     """Answer of sacct: each record with its raw id; the record's own id is ``123_4`` for an array element."""
 
     records: tuple[tuple[JobId, JobRecord], ...]

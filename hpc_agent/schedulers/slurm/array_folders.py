@@ -11,8 +11,9 @@ import re
 import secrets
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.file_records import Durability, ensure_directory, fsync_directory, write_atomic
@@ -23,16 +24,14 @@ _NAME = re.compile(rf"{_PREFIX}(?P<batch>[0-9a-f]{{16}})")
 _ELEMENT = re.compile(r"(?P<array>[0-9]+)_(?P<index>[0-9]+)")
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """Element of an array. ``array``: the name that Slurm knows it by."""
 
     array: str
     index: int
 
 
-@dataclass(frozen=True)
-class ArrayFolder:
+class ArrayFolder(msgspec.Struct, frozen=True):
     path: Path
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 OWN_JOB_ID = "HPC_AGENT_SLURM_JOB_ID"
 """Set in an element, in place of Slurm's variables of arrays: a task does not know that it travels in one."""
@@ -20,8 +21,7 @@ _WAITING = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ArrayKey:
+class ArrayKey(msgspec.Struct, frozen=True):
     """What the scripts of jobs must have in common to travel as one array."""
 
     interpreter: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import zip_longest
+
+from msgspec.structs import replace
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer

@@ -7,7 +7,6 @@ squeue ignores filters with ``--json`` until 24.05, and it is a hundred times lo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from hpc_agent.domain.ids import JobId
@@ -23,8 +22,7 @@ def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArrayRequest(SubmitRequest):
+class ArrayRequest(SubmitRequest, frozen=True, kw_only=True):
     """An array. Each element has a folder in ``workdir``, named by its index, where it finds its ``output``."""
 
     elements: int

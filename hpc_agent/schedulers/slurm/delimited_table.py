@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class SlurmTable:
+class SlurmTable(msgspec.Struct, frozen=True):
     """The rows of one answer, without its header."""
 
     rows: tuple[tuple[str, ...], ...]

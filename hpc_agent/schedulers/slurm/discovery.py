@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
@@ -131,8 +133,7 @@ def _runtimes() -> tuple[str, ...]:
     return ("pyxis",) if "--container-image" in offered else ()
 
 
-@dataclass
-class _Spellings:
+class _Spellings(msgspec.Struct):
     """Tries out how this site wants GPUs and memory asked for; what it accepts first is the finding."""
 
     client: SlurmClusterClient

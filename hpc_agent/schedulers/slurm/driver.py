@@ -9,9 +9,11 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.capacity import Capacity
@@ -332,7 +334,7 @@ class SlurmScheduler:
         # Elements that never started have one row together.
         for _, record in list(records):
             ids = map(JobId, waiting_elements(record.id))
-            records += [(job, replace(record, id=job)) for job in ids]
+            records += [(job, msgspec.structs.replace(record, id=job)) for job in ids]
         return replace(result, records=tuple(records))
 
     def ask_accounting(self, argv: Sequence[str]) -> str | None:
@@ -387,6 +389,6 @@ def _with_name(record: JobRecord) -> JobRecord:
     if not record.cancelled_by.isdigit():
         return record
     try:
-        return replace(record, cancelled_by=pwd.getpwuid(int(record.cancelled_by)).pw_name)
+        return msgspec.structs.replace(record, cancelled_by=pwd.getpwuid(int(record.cancelled_by)).pw_name)
     except (KeyError, OverflowError):
-        return replace(record, cancelled_by=f"user {record.cancelled_by}")
+        return msgspec.structs.replace(record, cancelled_by=f"user {record.cancelled_by}")

@@ -6,7 +6,8 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
@@ -22,8 +23,7 @@ _NO_ARRAY = "4294967294"
 """What Slurm writes for ``%a`` in a job that is not an element of an array."""
 
 
-@dataclass(frozen=True)
-class OutputNameValues:
+class OutputNameValues(msgspec.Struct, frozen=True):
     """Values of the patterns in a file's name. Empty: not known."""
 
     job: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain.job import JobState
 
@@ -37,8 +38,7 @@ STATES_SHOWN_FOR_OTHERS = {
 }
 
 
-@dataclass(frozen=True, order=True)
-class SlurmVersion:
+class SlurmVersion(msgspec.Struct, frozen=True, order=True):
     """Year and month of a release, as in ``24.11``, and the number of the update."""
 
     year: int

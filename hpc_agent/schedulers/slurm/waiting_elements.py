@@ -4,7 +4,8 @@ none of their own (22.05), while all other jobs leave one."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId

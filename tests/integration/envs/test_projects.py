@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from env_site import EnvSite
+from msgspec.structs import replace
 from package_index import serve_index
 
 from hpc_agent.config.clearml_settings import PackageSettings

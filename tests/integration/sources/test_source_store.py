@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 import pytest
 from capabilities import missing
 from http_git import HttpRemote
+from msgspec.structs import replace
 from source_site import Repository, SourceSite
 
 from hpc_agent.config.clearml_settings import GitSettings
