@@ -6,9 +6,9 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from hpc_agent import file_records
@@ -25,18 +25,16 @@ _MARKER_FILE = ".hpc-agent-build.json"
 _INSTALL_SECONDS = 7200.0
 
 
-@dataclass(frozen=True)
-class FolderOptions:
+class FolderOptions(msgspec.Struct, frozen=True):
     """Flags of ``build``. ``python_options``: of the interpreter; ``exports``: variables that the folder's script sets;
     ``globally``: install the packages into the interpreter itself."""
 
     python_options: Sequence[str] = ()
-    exports: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     globally: bool = False
 
 
-@dataclass(frozen=True)
-class BuiltFolder:
+class BuiltFolder(msgspec.Struct, frozen=True):
     """Built folder. ``packages`` as ``pip freeze`` prints them; ``entry``: the entry point's file or the command
     line."""
 
@@ -50,8 +48,7 @@ class BuiltFolder:
         return self.folder / "environment" / "bin"
 
 
-@dataclass(frozen=True)
-class _BuildMarker:
+class _BuildMarker(msgspec.Struct, frozen=True):
     task: str
 
 

@@ -7,11 +7,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent import file_records
 from hpc_agent.bundles.program import copy_program, program_requirements
@@ -63,15 +63,14 @@ class CommittingRuntime(Protocol):
     def inspect_config(self, reference: str) -> Argv: ...
 
 
-@dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(msgspec.Struct, frozen=True):
     """Flags of ``build --docker``. ``entry``: at start the image runs the task (``reuse_task``), a clone of it
     (``clone_task``), or as its base does (empty). ``arguments`` are for the agent in it."""
 
     target: str
     entry: str = ""
     arguments: Sequence[str] = ()
-    servers: Mapping[str, str] = field(default_factory=dict)
+    servers: Mapping[str, str] = msgspec.field(default_factory=dict)
     gpus: GpuShare = NO_GPUS
 
 
@@ -212,8 +211,7 @@ class ImageBuilder:
         return answer.stdout
 
 
-@dataclass(frozen=True)
-class _ImageConfig:
+class _ImageConfig(msgspec.Struct, frozen=True):
     """Start settings of the base image, as docker and podman print them; the build must keep them."""
 
     Cmd: list[str] | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 HOME = "/opt/hpc-agent"
 """Folder of our files in an image."""
@@ -14,15 +15,14 @@ CONTEXT = "/hpc-agent/context"
 CERTIFICATES = f"{CONTEXT}/certificates.pem"
 
 
-@dataclass(frozen=True)
-class FolderRun:
+class FolderRun(msgspec.Struct, frozen=True):
     """Command of a folder's script. Paths are relative to the folder; ``command`` begins with the program."""
 
     title: str
     cwd: str
     python_path: str
     command: Sequence[str]
-    exports: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 _RUN = """\
@@ -51,8 +51,7 @@ def run_script(run: FolderRun) -> str:
     )
 
 
-@dataclass(frozen=True)
-class ImageInstall:
+class ImageInstall(msgspec.Struct, frozen=True):
     """Steps inside an image during its build. ``base``: the folder of an interpreter of ours that it needs,
     ``base_python`` the interpreter in it, ``for_task``: also the task runs with it. ``agent_python``: runs the agent,
     if the image starts with one."""
@@ -94,8 +93,7 @@ def install_script(install: ImageInstall) -> str:
     return "\n".join([*lines, ""])
 
 
-@dataclass(frozen=True)
-class ImageEntryPoint:
+class ImageEntryPoint(msgspec.Struct, frozen=True):
     """Start of an image. ``clone``: each start runs a clone. ``code``: folder of the code in the image. ``servers``:
     addresses by name of their variables, for a start without configuration."""
 

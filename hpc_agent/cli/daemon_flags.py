@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import asdict, fields, replace
 
 from hpc_agent.cli.shared_options import Shared, docker_configuration, git_flags
 from hpc_agent.config.load import Configuration
@@ -28,8 +28,7 @@ _NOT_IDENTIFYING = frozenset(
 """Flags that do not distinguish daemons, or are secret."""
 
 
-@dataclass(frozen=True)
-class DaemonFlags:
+class DaemonFlags(msgspec.Struct, frozen=True, dict=True):
     """As click gives them: None and False are flags that were not given."""
 
     queues: tuple[str, ...] | None
@@ -65,7 +64,7 @@ class DaemonFlags:
         """The flags that a daemon was started with (``given``); one that was not given, or that an older or newer
         version recorded otherwise, is as if it was not."""
         defaults: dict[str, object] = {
-            field.name: {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type)) for field in fields(cls)
+            field.name: {bool: False, int: 0, str: "INFO"}.get(field.type) for field in fields(cls)
         }
         found = msgspec.convert(defaults, decodable(cls))
         for name in defaults.keys() & (record or {}).keys():

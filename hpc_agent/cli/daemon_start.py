@@ -11,12 +11,13 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
@@ -53,16 +54,14 @@ from hpc_agent.schedulers.local.settings import LocalSettings
 log = EventLog("daemon")
 
 
-@dataclass(frozen=True)
-class SharedUsers:
+class SharedUsers(msgspec.Struct, frozen=True):
     """What a daemon serves on behalf of another one."""
 
     users: UserMap
     share: UserShare
 
 
-@dataclass(frozen=True)
-class DaemonPlan:
+class DaemonPlan(msgspec.Struct, frozen=True, dict=True):
     """Configuration of a daemon before it has its worker id."""
 
     flags: DaemonFlags

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import table_lines, text, transient_line, wrapped

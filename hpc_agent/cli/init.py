@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from msgspec.structs import asdict, replace
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 SERVICES = ("none", "systemd", "cron", "scrontab")
 
 
-@dataclass(frozen=True)
-class InitFlags:
+class InitFlags(msgspec.Struct, frozen=True):
     """The flags as given."""
 
     queues: tuple[str, ...] | None

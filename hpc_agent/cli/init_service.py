@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from hpc_agent.setup.survey import SiteFacts
 
 
-@dataclass(frozen=True)
-class DaemonService:
+class DaemonService(msgspec.Struct, frozen=True):
     """How the daemon is to be kept running."""
 
     kind: str

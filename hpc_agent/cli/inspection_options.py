@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from hpc_agent.cli.shared_options import Shared, check_folders
 from hpc_agent.clock import SYSTEM
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from hpc_agent.tracking.tracked_records import TrackedRoot
 
 
-@dataclass(frozen=True)
-class InspectedSite:
+class InspectedSite(msgspec.Struct, frozen=True):
     """Everything that these commands read."""
 
     configuration: Configuration

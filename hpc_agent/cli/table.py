@@ -9,9 +9,10 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 _GAP = "  "
 _LEAST = 6
@@ -22,8 +23,7 @@ _WIDEST = 110
 """Columns of a paragraph: longer lines are hard to read."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """``shrinks``: may be cut where the terminal is too narrow; numbers may not. ``style``: of a cell's text."""
 
     title: str

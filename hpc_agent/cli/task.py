@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from hpc_agent import __version__
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.resource_settings import QueueSettings

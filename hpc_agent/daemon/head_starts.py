@@ -11,8 +11,9 @@ and tasks that ask for the same share an answer for a minute.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -31,16 +32,14 @@ SOON = timedelta(seconds=10)
 """A job that would start by then is submitted at once."""
 
 
-@dataclass(frozen=True)
-class LeftToOthers:
+class LeftToOthers(msgspec.Struct, frozen=True):
     """The task is not submitted yet. ``look_again``: seconds until it is worth another look."""
 
     message: str
     look_again: float
 
 
-@dataclass(frozen=True)
-class _Estimate:
+class _Estimate(msgspec.Struct, frozen=True):
     """``start``: None where the scheduler cannot tell."""
 
     at: float

@@ -7,9 +7,10 @@ argument list and no exported environment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.credentials import KeyPair
@@ -30,8 +31,7 @@ from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.submission.render import JobContext
 
 
-@dataclass(frozen=True)
-class JobLaunchConfig:
+class JobLaunchConfig(msgspec.Struct, frozen=True):
     """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list.
     ``staged_agent``: as jobs of one node call it whose code and environment are staged; ``agent`` where it is empty."""
 
@@ -66,8 +66,7 @@ class JobLaunchConfig:
         )
 
 
-@dataclass(frozen=True)
-class JobPlace:
+class JobPlace(msgspec.Struct, frozen=True):
     """Where a job comes from, and where its files are."""
 
     queue_name: str

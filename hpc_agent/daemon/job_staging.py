@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -40,27 +39,23 @@ _MAX_SUBMISSIONS = 3
 """Staging jobs that may be lost, or ended by the infrastructure."""
 
 
-@dataclass(frozen=True)
-class SubmitStagingJob:
+class SubmitStagingJob(msgspec.Struct, frozen=True):
     """Submit a staging job, as try number ``number``."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class AdoptStagingJob:
+class AdoptStagingJob(msgspec.Struct, frozen=True):
     job: JobId
 
 
-@dataclass(frozen=True)
-class FindStagingJob:
+class FindStagingJob(msgspec.Struct, frozen=True):
     """Search for a job by its name; ``give_up`` if none is found now."""
 
     give_up: bool
 
 
-@dataclass(frozen=True)
-class FailStaging:
+class FailStaging(msgspec.Struct, frozen=True):
     reason: str
 
 

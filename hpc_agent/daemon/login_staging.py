@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.attempt import Attempt
@@ -37,8 +38,7 @@ _LONG_S = 30.0
 """After this, a task's status message has the step that is being done: an image of 20 GB may take an hour."""
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(msgspec.Struct, frozen=True):
     """``began``: the staging of its task, in seconds of the clock. ``is_trouble``: why it is tried again."""
 
     line: str

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.daemon.task_owners import EntryFilter
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.schedule import Schedule
 
 
-@dataclass(frozen=True)
-class LoopOptions:
+class LoopOptions(msgspec.Struct, frozen=True):
     """The flags of ``daemon``. ``queues`` in order of priority."""
 
     queues: tuple[QueueId, ...]
     worker: WorkerId
     fair: bool = False
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = msgspec.field(default_factory=Schedule)
     tags: tuple[str, ...] = ()
     """Of our own reports."""
     gpus: tuple[str, ...] | None = None

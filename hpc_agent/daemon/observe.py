@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import replace
@@ -42,8 +41,7 @@ ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
 
-@dataclass(frozen=True)
-class ClusterSnapshot:
+class ClusterSnapshot(msgspec.Struct, frozen=True):
     """Everything that one pass observed. ``waiting`` keeps each queue's order."""
 
     queues: Sequence[Queue]

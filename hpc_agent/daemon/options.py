@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -22,8 +21,7 @@ from hpc_agent.schedulers.local.settings import LocalSettings
 from hpc_agent.submission.glue_template import ContainerLaunch
 
 
-@dataclass(frozen=True)
-class DaemonOptions:
+class DaemonOptions(msgspec.Struct, frozen=True):
     """Flags that reach the jobs."""
 
     batch_system: str = ""
@@ -59,8 +57,7 @@ class DaemonOptions:
         ]
 
 
-@dataclass(frozen=True)
-class WorkerIdTemplate:
+class WorkerIdTemplate(msgspec.Struct, frozen=True):
     """A daemon's id before it has a slot: one with a name of its own needs none."""
 
     text: str
@@ -92,8 +89,7 @@ def name(
     )
 
 
-@dataclass(frozen=True)
-class JobNaming:
+class JobNaming(msgspec.Struct, frozen=True):
     """Naming of a daemon's jobs. ``base``: a worker id that was ``given``, else the machine's name."""
 
     worker: WorkerId
@@ -141,8 +137,7 @@ def job_settings(settings: AllSettings, options: DaemonOptions, queues: Sequence
     return msgspec.structs.replace(settings, hpc=msgspec.structs.replace(hpc, **changes))
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """GPUs of a job, and the most that a task may ask for; None leaves the queue's own rule."""
 
     gpus: int

@@ -7,8 +7,9 @@ among named partitions; a task is asked about once in ten minutes at most, and o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -30,8 +31,7 @@ _AT_ONCE = timedelta(minutes=1)
 """A start that is so near, or was when it was asked for, is shown without its time."""
 
 
-@dataclass
-class _AskedPartitions:
+class _AskedPartitions(msgspec.Struct):
     """What is known of one attempt's other partitions. ``left``: those not asked about yet in this round."""
 
     at: float

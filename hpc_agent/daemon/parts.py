@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -43,8 +44,7 @@ from hpc_agent.watcher.phase_log import PhaseLog
 log = EventLog("daemon")
 
 
-@dataclass(frozen=True)
-class DaemonParts:
+class DaemonParts(msgspec.Struct, frozen=True):
     """The parts that the loop itself calls."""
 
     observer: ClusterObserver

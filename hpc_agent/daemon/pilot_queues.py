@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from hpc_agent.clock import Clock
@@ -60,8 +60,7 @@ _AT_ONCE = 10
 """Pilots that one pass submits at most."""
 
 
-@dataclass
-class _Observed:
+class _Observed(msgspec.Struct):
     """What this process has seen of a queue, from pass to pass."""
 
     ended: deque[int]
@@ -71,7 +70,7 @@ class _Observed:
     """Tasks that may still be handed over in this pass."""
     message: str = ""
     """Why tasks wait in the queue."""
-    submitted: set[JobId] = field(default_factory=set)
+    submitted: set[JobId] = msgspec.field(default_factory=set)
     """Pilots that were listed, or are to be."""
     useless: int = 0
     """Pilots in a row that ended without having taken a task."""

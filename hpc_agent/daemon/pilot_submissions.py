@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.daemon.observe import ClusterSnapshot
 from hpc_agent.daemon.pilot_queues import PilotQueues
@@ -17,15 +18,14 @@ from hpc_agent.logs import EventLog
 log = EventLog("daemon")
 
 
-@dataclass(frozen=True)
-class PilotShare:
+class PilotShare(msgspec.Struct, frozen=True):
     """Part of a pass that concerns pilots."""
 
     queues: Collection[QueueId]
     """Those in the mode ``pilot``."""
     chosen: Sequence[Attempt]
     """The tasks to hand over, in their order."""
-    held_back: Mapping[Attempt, str] = field(default_factory=dict)
+    held_back: Mapping[Attempt, str] = msgspec.field(default_factory=dict)
     """The next task of each queue that waits for a slot → its status message."""
 
 

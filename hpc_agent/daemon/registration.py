@@ -11,9 +11,10 @@ import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -38,8 +39,7 @@ class RegistrationError(HpcAgentError):
     """A daemon is in the way, or not there, or not ours to stop."""
 
 
-@dataclass(frozen=True)
-class DaemonRecord:
+class DaemonRecord(msgspec.Struct, frozen=True):
     """A daemon that was started. ``slot``: its number among those of this machine that have no name of their own."""
 
     worker: WorkerId

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 from functools import cached_property
+
+import msgspec
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import ExitEvidence
@@ -23,8 +24,7 @@ _OVER_LIMIT = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
 _OOM_KILL = re.compile(r"oom[-_ ]kill", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class RunDirectoryState:
+class RunDirectoryState(msgspec.Struct, frozen=True, dict=True):
     """Records of one run directory."""
 
     directory: RunDirectory

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from concurrent import futures
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.daemon.array_batches import Batches
 from hpc_agent.daemon.observe import ClusterSnapshot
@@ -21,8 +22,7 @@ Answer = SubmitResult | None
 """None: the task's stage is not ready, or another daemon submits it."""
 
 
-@dataclass
-class SubmissionRound:
+class SubmissionRound(msgspec.Struct):
     """Submissions of one pass."""
 
     cluster: ClusterSnapshot
@@ -38,13 +38,13 @@ class SubmissionRound:
     failures: int = 0
     is_unclear: bool = False
     """Whether the scheduler gave sbatch no answer."""
-    live_of: Counter[str] = field(default_factory=Counter)
+    live_of: Counter[str] = msgspec.field(default_factory=Counter)
     """Jobs of each queue."""
-    limited: set[QueueId] = field(default_factory=set)
+    limited: set[QueueId] = msgspec.field(default_factory=set)
     """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
     own_jobs: int | None = None
     """In a round of tasks for pilots: how many that fit into none may still become jobs of their own."""
-    under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
+    under_way: dict[futures.Future[Answer], Attempt] = msgspec.field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:

@@ -11,8 +11,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass, replace
 from functools import partial
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.cancellation import in_background
 from hpc_agent.clock import Clock
@@ -67,8 +69,7 @@ Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
 """Calls for one attempt and keeps its error from the others; False if server or scheduler gave no answer."""
 
 
-@dataclass(frozen=True)
-class _Limit:
+class _Limit(msgspec.Struct, frozen=True):
     """``live``: jobs of the queue when the limit was met. ``pause``: seconds until the next try."""
 
     live: int

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
@@ -303,8 +303,7 @@ class Submitter:
         return True
 
 
-@dataclass(frozen=True)
-class PreparedJob:
+class PreparedJob(msgspec.Struct, frozen=True):
     """A task that is checked, staged and has its resources; ``number``: that of the submission."""
 
     task: Task
@@ -321,8 +320,7 @@ class PreparedJob:
     """Name of the queue whose pilots may run it; empty: it must be a job of its own."""
 
 
-@dataclass(frozen=True)
-class _Intent:
+class _Intent(msgspec.Struct, frozen=True):
     """A submission whose intent is on disk. ``before``: the record of the one before it."""
 
     request: SubmitRequest
@@ -330,8 +328,7 @@ class _Intent:
     record: SubmissionRecord
 
 
-@dataclass(frozen=True)
-class NoCapacity:
+class NoCapacity(msgspec.Struct, frozen=True):
     """The task waits in its queue until others have ended."""
 
     message: str

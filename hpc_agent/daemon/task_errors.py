@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.daemon.act import Actor
@@ -43,8 +44,7 @@ _OF_THE_MACHINE = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class UnreadableAttempt:
+class UnreadableAttempt(msgspec.Struct, frozen=True):
     """Waiting task whose records do not show what was done before. ``has_job``: the scheduler knows a job of it."""
 
     queue: Queue

@@ -13,9 +13,10 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.user_map import UserShare
@@ -49,15 +50,13 @@ def command(configured: Sequence[str], user: str) -> list[str]:
     return [word.replace("{user}", user) for word in configured] or default_command(user)
 
 
-@dataclass(frozen=True)
-class _Shares:
+class _Shares(msgspec.Struct, frozen=True):
     """``users.json``: the shares that a daemon was started for, so that the next one starts them again."""
 
     shares: tuple[UserShare, ...] = ()
 
 
-@dataclass
-class _Daemon:
+class _Daemon(msgspec.Struct):
     """Of one share. ``pipe``: the writing end of its stdin."""
 
     child: Helper | None = None
@@ -66,7 +65,7 @@ class _Daemon:
     pause: float = _FIRST_PAUSE_S
     started_at: float = 0.0
     trouble: str = ""
-    log: Path = field(default_factory=Path)
+    log: Path = msgspec.field(default_factory=Path)
 
 
 class UserDaemons:

@@ -8,10 +8,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from hpc_agent.cancellation import CancellableClock
@@ -49,8 +49,7 @@ _SLOW_S = 10.0
 _OUTPUT = "job.out"
 
 
-@dataclass(frozen=True)
-class ProbeTarget:
+class ProbeTarget(msgspec.Struct, frozen=True):
     """Where a job is sent. ``resources``: those of a queue that sends its jobs there."""
 
     queue: str

@@ -6,9 +6,10 @@ import platform
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent import __version__
 from hpc_agent.clock import Clock
@@ -28,8 +29,7 @@ _PING_S = 90.0
 _POLL_S = 0.05
 
 
-@dataclass(frozen=True)
-class NodeReportLine:
+class NodeReportLine(msgspec.Struct, frozen=True):
     """As ``check.CheckLine``, on disk."""
 
     name: str
@@ -41,8 +41,7 @@ class NodeReportLine:
         return CheckResult(self.status, self.message, self.remedy, self.name)
 
 
-@dataclass(frozen=True)
-class NodeReport:
+class NodeReport(msgspec.Struct, frozen=True):
     """Everything that was found out on a node."""
 
     node: str

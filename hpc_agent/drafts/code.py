@@ -6,7 +6,8 @@ See docs/internals/clearml-protocol.md#drafts.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_with_init
@@ -14,8 +15,7 @@ from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_wit
 SHELL = "/bin/bash"
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(msgspec.Struct, frozen=True):
     """The code that a user pointed at.
 
     ``entry_point`` is a path relative to ``working_dir``, which is relative to the repository's root, or ``-m …``.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.draft import Draft
@@ -22,8 +22,7 @@ from hpc_agent.wire.task_requests import changes_to_wire, copy_to_wire, draft_to
 _RUN_NUMBER = re.compile(r" #(\d+)$")
 
 
-@dataclass(frozen=True)
-class Created:
+class Created(msgspec.Struct, frozen=True):
     """Created task. ``queue``: empty for a draft; ``page``: link of its page."""
 
     id: TaskId

@@ -8,9 +8,9 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from hpc_agent.domain.draft import Draft
@@ -30,8 +30,7 @@ _CREATED_BY_TASK_COMMAND = {"_CLEARML_TASK": True}
 _SKIP_ENVIRONMENT = "-e CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1"
 
 
-@dataclass(frozen=True)
-class DraftPlan:
+class DraftPlan(msgspec.Struct, frozen=True):
     """Task to create. ``draft.script`` is used if ``has_code``; else the base task's script, with the given
     packages."""
 

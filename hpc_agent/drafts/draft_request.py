@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from hpc_agent.errors import InputError
 
@@ -18,8 +19,7 @@ class WrongUsageError(InputError):
     """Flags are missing or exclude each other, independent of files and server."""
 
 
-@dataclass(frozen=True)
-class DraftRequest:
+class DraftRequest(msgspec.Struct, frozen=True):
     """The flags of ``hpc-task`` by their names; empty text and None mean that a flag was not given."""
 
     name: str = ""
@@ -50,7 +50,7 @@ class DraftRequest:
     pipeline: bool = False
     pipeline_version: str = ""
     pipeline_dont_add_run_number: bool = False
-    resources: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, str] = msgspec.field(default_factory=dict)
     """User properties such as ``num_gpus`` (``domain.resources.PROPERTY_FIELDS``, ``domain.launch_plan``), as texts."""
 
     @property

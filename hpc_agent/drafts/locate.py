@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.code import Code
@@ -17,8 +19,7 @@ PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _OWN_LISTS = ("requirements.txt", "pyproject.toml")
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(msgspec.Struct, frozen=True):
     """Code with warnings. ``lists_packages``: it has a package list of its own, or is not on this machine."""
 
     code: Code
@@ -165,8 +166,7 @@ def _in_repository(repository: Repository, working_dir: str) -> Code:
     return Code("", working_dir, repository.url, repository.branch, repository.commit, python=PYTHON)
 
 
-@dataclass(frozen=True)
-class _RepositoryState:
+class _RepositoryState(msgspec.Struct, frozen=True):
     """State of a repository that the task gets: the files as they are, or those of the commit ``at``."""
 
     repository: Repository

@@ -12,9 +12,10 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
@@ -29,8 +30,7 @@ _REASON = "completed"
 _BATCH = 200
 
 
-@dataclass(frozen=True)
-class OfflineRun:
+class OfflineRun(msgspec.Struct, frozen=True):
     """Recorded run. ``folder``: its files; ``data``: its task object."""
 
     folder: Path

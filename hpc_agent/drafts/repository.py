@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from hpc_agent.drafts.draft_request import is_address
 from hpc_agent.errors import ProcessError, SourceError
@@ -23,8 +24,7 @@ _DIFF_OPTIONS = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames",
 _BINARY = re.compile(r"^Binary files .+ differ$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """Local repository. ``commit``: the newest one of the upstream branch where there is one, so that others can fetch
     it; then the commits that were not pushed are part of the uncommitted changes. ``pushed``: some remote branch has
     it."""

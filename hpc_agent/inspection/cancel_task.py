@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.task_views import TaskViews
@@ -21,8 +22,7 @@ from hpc_agent.tracking.tracked_records import TrackedRoot
 REASON = "cancelled with hpc-agent cancel"
 
 
-@dataclass(frozen=True)
-class CancelReport:
+class CancelReport(msgspec.Struct, frozen=True):
     """``sentence``: what was done, or why there was nothing to do; its subject is the task."""
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hpc_agent.domain.duration import format_duration
 from hpc_agent.domain.failure_cause import failure_cause
@@ -26,16 +27,14 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
 _SHORT_ID = 8
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True):
     """One thing that was observed, and by whom it was said."""
 
     source: str
     text: str
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     task: TaskId
     name: str
     verdict: str
@@ -57,8 +56,7 @@ class Explanation:
         }
 
 
-@dataclass(frozen=True)
-class _Verdict:
+class _Verdict(msgspec.Struct, frozen=True):
     word: str
     sentence: str
     next_step: str = ""

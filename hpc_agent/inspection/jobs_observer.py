@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.task_views import TaskViews
 from hpc_agent.clock import Clock
@@ -30,8 +32,7 @@ _READERS = 8
 """Threads that read records: on a network file system each waits for its server."""
 
 
-@dataclass(frozen=True)
-class JobsTable:
+class JobsTable(msgspec.Struct, frozen=True):
     """What one look shows. ``notes``: who did not answer, a sentence each."""
 
     rows: tuple[TaskRow, ...]
@@ -39,8 +40,7 @@ class JobsTable:
     at: datetime
 
 
-@dataclass(frozen=True)
-class ObservedRun:
+class ObservedRun(msgspec.Struct, frozen=True):
     """Run directory of a task whose job the scheduler does not list."""
 
     directory: RunDirectory

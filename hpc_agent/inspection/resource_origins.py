@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
 from hpc_agent.domain.resources import PROPERTY_FIELDS, Resources, format_time_limit
@@ -12,8 +13,7 @@ _FIELDS: Mapping[str, str] = {**PROPERTY_FIELDS, "exclude": "exclude"}
 """Name of a request → the field of ``Resources``."""
 
 
-@dataclass(frozen=True)
-class ResourceOrigin:
+class ResourceOrigin(msgspec.Struct, frozen=True):
     """One request of a job. ``value``: empty where the job leaves it to the scheduler."""
 
     name: str

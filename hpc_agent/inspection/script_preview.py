@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -27,8 +27,7 @@ from hpc_agent.submission.render import Renderer
 _SHARED_CONFIG = re.compile(r"job\.[0-9a-f]{12}\.conf")
 
 
-@dataclass(frozen=True)
-class ScriptPreview:
+class ScriptPreview(msgspec.Struct, frozen=True):
     script: str
     origins: tuple[ResourceOrigin, ...]
     directory: RunDirectory

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.task_views import TaskViews
@@ -35,8 +36,7 @@ _LONG_AGO = timedelta(days=365)
 NO_EVIDENCE = ExitEvidence()
 
 
-@dataclass(frozen=True)
-class QueuePlace:
+class QueuePlace(msgspec.Struct, frozen=True):
     """Place of a task in a queue, counted from 1."""
 
     queue: str
@@ -46,8 +46,7 @@ class QueuePlace:
     """A daemon that shares our ``hpc.root`` was started for this queue and may be running."""
 
 
-@dataclass(frozen=True)
-class TaskFacts:
+class TaskFacts(msgspec.Struct, frozen=True):
     task: Task
     place: QueuePlace | None = None
     run: ObservedRun | None = None

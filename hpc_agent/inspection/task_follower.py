@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.console_pages import ConsolePages
@@ -27,22 +28,19 @@ _SIGNAL = re.compile(r"\bended by (SIG[A-Z0-9]+)\b")
 _ENDS_WELL = frozenset({TaskStatus.COMPLETED, TaskStatus.PUBLISHED, TaskStatus.PUBLISHING, TaskStatus.CLOSED})
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A step on the task's way, in one sentence."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """Text of the console as it came; it may end within a line."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """``exit_code``: of the task's process as far as the server knows it, else 0 for a good end and 1 for any other."""
 
     text: str

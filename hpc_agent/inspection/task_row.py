@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.job import JobState, LiveJob
@@ -45,8 +46,7 @@ _STATES_OF_JOBS = {
 }
 
 
-@dataclass(frozen=True)
-class TaskRow:
+class TaskRow(msgspec.Struct, frozen=True):
     """Everything that the table shows of a task. Empty, None: not known, or there is no such thing."""
 
     task: TaskId
@@ -155,8 +155,7 @@ def ordered(rows: Iterable[TaskRow]) -> list[TaskRow]:
     return [*(row for row in rows if row.state not in ENDED), *ended]
 
 
-@dataclass(frozen=True)
-class RowFilter:
+class RowFilter(msgspec.Struct, frozen=True):
     """Which rows are wanted; empty: all."""
 
     queues: Collection[str] = ()

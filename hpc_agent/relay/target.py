@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 from hpc_agent.config.settings import AllSettings
 
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True)
-class RelayTarget:
+class RelayTarget(msgspec.Struct, frozen=True):
     host: str
     port: int
 

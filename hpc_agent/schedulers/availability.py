@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.cluster import ClusterState, NodeStatus, Partition
 
 
-@dataclass(frozen=True)
-class GpuAvailability:
+class GpuAvailability(msgspec.Struct, frozen=True):
     """The GPUs of one type, or all those of one partition."""
 
     kind: str
@@ -23,8 +23,7 @@ class GpuAvailability:
     partitions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PartitionAvailability:
+class PartitionAvailability(msgspec.Struct, frozen=True):
     """One partition. A node counts in each of its partitions."""
 
     partition: Partition

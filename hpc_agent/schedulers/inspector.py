@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.efficiency import Efficiency
 from hpc_agent.domain.ids import JobId
@@ -14,8 +15,7 @@ from hpc_agent.errors import InputError
 from hpc_agent.schedulers.base import Scheduler
 
 
-@dataclass(frozen=True)
-class ListedJob:
+class ListedJob(msgspec.Struct, frozen=True):
     """A job that the scheduler lists, with what a table of jobs shows of it. None, empty: it does not tell."""
 
     job: LiveJob
@@ -25,8 +25,7 @@ class ListedJob:
     started: datetime | None = None
 
 
-@dataclass(frozen=True)
-class SubmitTest:
+class SubmitTest(msgspec.Struct, frozen=True):
     """What the scheduler says to a submission that is only tried."""
 
     accepted: bool
@@ -38,8 +37,7 @@ class SubmitTest:
     partition: str = ""
 
 
-@dataclass(frozen=True)
-class AccountedUsage:
+class AccountedUsage(msgspec.Struct, frozen=True):
     """What one job used, as accounting knows it."""
 
     name: str

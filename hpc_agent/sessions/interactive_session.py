@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -35,8 +34,7 @@ class SessionEndedError(HpcAgentError):
     """The session's task ended before its job served."""
 
 
-@dataclass(frozen=True)
-class SessionRequest:
+class SessionRequest(msgspec.Struct, frozen=True):
     """``resources``: user properties of the task; ``sshd``: a path on the node, found when empty."""
 
     queue: str
@@ -61,8 +59,7 @@ class ServedSession(msgspec.Struct, frozen=True):
     token: str = ""
 
 
-@dataclass(frozen=True)
-class StartedSession:
+class StartedSession(msgspec.Struct, frozen=True):
     """``folder``: where the job leaves its record, and we what belongs to it."""
 
     task: TaskId

@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 NETWORK_FILE_SYSTEMS = (
     *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "cifs", "smb3", "afs", "orangefs", "pvfs2", "panfs"),
@@ -22,8 +23,7 @@ _USUAL = ("/scratch", "/work", "/lustre", "/gpfs")
 """Where many sites keep a folder for each user, by name."""
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """A folder of the user's that exists and can be written to."""
 
     path: Path

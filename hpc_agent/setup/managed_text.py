@@ -9,8 +9,9 @@ import contextlib
 import difflib
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.errors import ConfigError, InputError
 from hpc_agent.file_records import ensure_directory, write_atomic
@@ -21,8 +22,7 @@ END = "# <<< hpc-agent init <<<"
 _NOTE = ("# Edit freely: the next `hpc-agent init` keeps what you changed, and updates the lines that you did not.",)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What is to be written to one file."""
 
     path: Path
@@ -118,7 +118,7 @@ def _merged(path: Path, before: str | None, mine: tuple[str, ...] | None, lines:
 
 
 def _with_text(change: Change, after: str) -> Change:
-    return Change(**{**vars(change), "after": after})
+    return msgspec.structs.replace(change, after=after)
 
 
 def _read(path: Path) -> str | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from hpc_agent.config.parse import origin
 from hpc_agent.domain.resources import format_time_limit
@@ -22,8 +23,7 @@ _LONGEST_DEFAULT = 24 * 60
 """Minutes of the time limit that is proposed where a partition has a longer one, or none."""
 
 
-@dataclass(frozen=True)
-class Choices:
+class Choices(msgspec.Struct, frozen=True):
     """What a person chose, or what was chosen for them."""
 
     queues: tuple[str, ...] = ("default",)
@@ -35,12 +35,11 @@ class Choices:
     cache_dir: str = ""
 
 
-@dataclass(frozen=True)
-class SetElsewhere:
+class SetElsewhere(msgspec.Struct, frozen=True):
     """Keys that another place sets, so that this text must not: a site's file below, or the rest of the same file."""
 
-    tree: Mapping[str, Any] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    tree: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    origins: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Dotted key → the place."""
 
     def place(self, path: Sequence[str]) -> str:
@@ -53,13 +52,12 @@ class SetElsewhere:
         return origin(".".join(path), self.origins)
 
 
-@dataclass
-class _Text:
+class _Text(msgspec.Struct):
     """Lines of HOCON, each key in its place."""
 
     elsewhere: SetElsewhere
-    lines: list[str] = field(default_factory=list)
-    path: list[str] = field(default_factory=lambda: ["hpc"])
+    lines: list[str] = msgspec.field(default_factory=list)
+    path: list[str] = msgspec.field(default_factory=lambda: ["hpc"])
 
     def comment(self, text: str) -> None:
         indent = "    " * len(self.path)

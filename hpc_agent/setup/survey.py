@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.access import user_name
 from hpc_agent.config.settings import HpcSettings
@@ -20,8 +21,7 @@ _OF_A_SCHEDULER = ("pyxis",)
 """Runtimes that are a part of a scheduler, which knows whether it has them."""
 
 
-@dataclass(frozen=True)
-class SiteFacts:
+class SiteFacts(msgspec.Struct, frozen=True):
     """All that was found out."""
 
     scheduler: str

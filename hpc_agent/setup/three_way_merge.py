@@ -6,13 +6,13 @@ A line that the person has not touched follows the program; one that they change
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
+import msgspec
 
-@dataclass(frozen=True)
-class MergedLines:
+
+class MergedLines(msgspec.Struct, frozen=True):
     """``lines`` of the result. ``set_aside``: new lines where both made changes, and the person's hold."""
 
     lines: tuple[str, ...]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.base import ScriptLanguage
@@ -80,8 +82,7 @@ class ContainerLaunch(Enum):
     """``--srun-delegation``: a function ``srun`` of the template; or ``#SBATCH --container-…`` options."""
 
 
-@dataclass(frozen=True)
-class GlueJob:
+class GlueJob(msgspec.Struct, frozen=True):
     """What a script is made from in addition to the facts. ``agent`` and ``flags`` are the program and the further
     flags of ``execute``, as lists; ``exports`` are shell words by name."""
 
@@ -115,8 +116,7 @@ def script(template: str, facts: GlueFacts, job: GlueJob, language: ScriptLangua
     return _Assembly(filled, job, language).text()
 
 
-@dataclass
-class _Block:
+class _Block(msgspec.Struct):
     """A block of the template. Offsets are those of the filled text, in which the block itself is empty."""
 
     variable: Variable
@@ -132,8 +132,7 @@ class _Block:
         return not self.prefix.strip()
 
 
-@dataclass(frozen=True)
-class _Filled:
+class _Filled(msgspec.Struct, frozen=True):
     """The template with values in it and without its blocks."""
 
     text: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from hpc_agent.errors import TemplateError
 
@@ -34,8 +35,7 @@ WORDS_PATH = "TASK.container.arguments"
 IMAGE_PATH = "TASK.container.image"
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """``name``: root and path, without ``CLEARML_``; ``text``: as the template writes it."""
 
     text: str
@@ -48,11 +48,10 @@ class Variable:
         return self.name in BLOCKS
 
 
-@dataclass(frozen=True)
-class GlueFacts:
+class GlueFacts(msgspec.Struct, frozen=True):
     """Facts that templates of the glue's form may name. ``task``: the server's own object."""
 
-    task: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, Any] = msgspec.field(default_factory=dict)
     queue_name: str = ""
     queue_id: str = ""
     worker: str = ""
@@ -61,8 +60,7 @@ class GlueFacts:
     """For a task that names no container image."""
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """Value of a variable. ``is_users``: a user wrote it, not the template's author. ``in_words``: it is a list of
     words, each quoted by itself."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import msgspec
 from msgspec.structs import asdict
 
 from hpc_agent.domain.attempt import Attempt
@@ -31,8 +31,7 @@ from hpc_agent.submission.task_text import (
 )
 
 
-@dataclass(frozen=True)
-class JobContext:
+class JobContext(msgspec.Struct, frozen=True):
     """Everything that a script is made from. Holds no secret."""
 
     task: Task
@@ -46,7 +45,7 @@ class JobContext:
     """How the job calls this program."""
     flags: Sequence[str] = ()
     """Further flags of ``execute``."""
-    exports: Mapping[str, str] = field(default_factory=dict)
+    exports: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Variables of the job, each a shell word."""
     job_name: str = ""
     """The attempt's when empty."""
@@ -55,7 +54,7 @@ class JobContext:
     requeue: bool = True
     """Whether the scheduler may start the job again after a preemption or a node's failure, and the agent may ask for
     it."""
-    facts: GlueFacts = field(default_factory=GlueFacts)
+    facts: GlueFacts = msgspec.field(default_factory=GlueFacts)
     """For templates in the glue's form."""
     launch: ContainerLaunch | None = None
     """For templates in the glue's form: what they start containers with."""

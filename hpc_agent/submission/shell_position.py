@@ -8,8 +8,9 @@ better, text that is not a plain word is refused there, never let through.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 _HEREDOC = re.compile(r"(-?)[ \t]*(?:'([^']+)'|\"([^\"]+)\"|(\\?)([A-Za-z_][\w.-]*))(?=[\s;&|<>()]|$)")
 _CASE = re.compile(r"\bcase$")
@@ -51,8 +52,7 @@ _OPAQUE = frozenset({_Frame.BACKTICK, _Frame.BRACE, _Frame.ARITHMETIC, _Frame.IN
 """Quotes mean something else there, or nothing."""
 
 
-@dataclass(frozen=True)
-class _Heredoc:
+class _Heredoc(msgspec.Struct, frozen=True):
     """``delimiter``: None where it is not known; then it never ends. ``joins_lines``: those that end in ``\\``."""
 
     delimiter: str | None

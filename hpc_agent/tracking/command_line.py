@@ -6,7 +6,8 @@ Pure. Options as of Slurm 20.11 to 24.11; a site's plugins add more.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from hpc_agent.errors import InputError
 
@@ -77,14 +78,13 @@ _VALUE = 2
 _SAME = {"workdir": "chdir", "share": "oversubscribe"}
 
 
-@dataclass(frozen=True)
-class CommandLine:
+class CommandLine(msgspec.Struct, frozen=True):
     """``words`` are for sbatch: all but our own options. ``options`` are its options by their long names, of the first
     component of a heterogeneous job; one without a value has ``""``."""
 
     words: tuple[str, ...] = ()
-    own: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str] = msgspec.field(default_factory=dict)
+    options: Mapping[str, str] = msgspec.field(default_factory=dict)
     script: str = ""
     """Empty: from standard input, or ``--wrap``."""
     arguments: tuple[str, ...] = ()

@@ -11,9 +11,9 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from hpc_agent.domain.task import TaskScript
@@ -33,8 +33,7 @@ INDEX = "@INDEX@"
 """Placeholder of an element's index in ``TaskDescription.element``."""
 
 
-@dataclass(frozen=True)
-class SubmittedScript:
+class SubmittedScript(msgspec.Struct, frozen=True):
     """Script of a submission. ``path``: the script's file, None for standard input and ``--wrap``; ``name``: what
     its text is called where it has to travel; ``workdir``: where the job starts."""
 
@@ -68,8 +67,7 @@ def _base(word: str) -> str:
     return word.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class TaskDescription:
+class TaskDescription(msgspec.Struct, frozen=True):
     """``project``: its name unless the user gave one; ``element``: the entry point of one element of an array;
     ``notes``: sentences for the task's comment."""
 
@@ -153,8 +151,7 @@ def new_file(path: str, text: str) -> str:
     return f"{head}--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
 
 
-@dataclass(frozen=True)
-class _EntryPointBuilder:
+class _EntryPointBuilder(msgspec.Struct, frozen=True):
     """The line for bash, after ``-c``. With ``cd`` the script starts in the folder that the job started in, which is
     outside of what the agent checked out."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.resources import parse_time_limit
 from hpc_agent.errors import ResourceError
@@ -123,8 +124,7 @@ def _time_limit(text: str) -> str | None:
         return None  # UNLIMITED
 
 
-@dataclass(frozen=True)
-class ArrayElements:
+class ArrayElements(msgspec.Struct, frozen=True):
     """The indices of an array: ``spec`` without its throttle, and one by one."""
 
     spec: str = ""
@@ -147,8 +147,7 @@ def elements(options: Mapping[str, str]) -> ArrayElements:
     return ArrayElements(spec if found else "", tuple(dict.fromkeys(found)))
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(msgspec.Struct, frozen=True):
     """Export of our variables to the job. ``value`` is what SLURM_EXPORT_ENV has in the job without us."""
 
     reaches: bool = True

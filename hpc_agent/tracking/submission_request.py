@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.errors import InputError
 from hpc_agent.secret_values import masked_text
@@ -19,16 +21,14 @@ _PLAIN = frozenset({"help", "usage", "version", "test-only"})
 """With these sbatch submits nothing."""
 
 
-@dataclass(frozen=True)
-class BatchScript:
+class BatchScript(msgspec.Struct, frozen=True):
     """Script that sbatch will read. ``stdin``: its bytes if they came from there."""
 
     submitted: SubmittedScript
     stdin: bytes | None = None
 
 
-@dataclass(frozen=True)
-class SubmissionRequest:
+class SubmissionRequest(msgspec.Struct, frozen=True):
     """A submission, understood. ``options``: those that hold, wherever they were given."""
 
     command: CommandLine

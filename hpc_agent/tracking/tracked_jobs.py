@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -39,8 +39,7 @@ _SILENCED = "non-responsive"
 """The server's own text for stopping a task that it heard nothing of for long."""
 
 
-@dataclass(frozen=True)
-class TrackedJob:
+class TrackedJob(msgspec.Struct, frozen=True):
     """Records of one folder."""
 
     folder: TrackedDirectory

@@ -8,9 +8,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.file_records import CorruptFileError, ensure_directory, read_record, write_record
@@ -102,8 +103,7 @@ class EndedRecord(Record, frozen=True, kw_only=True):
     job: str
 
 
-@dataclass(frozen=True)
-class TrackedDirectory:
+class TrackedDirectory(msgspec.Struct, frozen=True):
     path: Path
 
     @property
@@ -199,8 +199,7 @@ class TrackedDirectory:
         write_record(self.path / f"element-{index}.json", child)
 
 
-@dataclass(frozen=True)
-class TrackedRoot:
+class TrackedRoot(msgspec.Struct, frozen=True):
     """``<root>/sbatch``."""
 
     path: Path

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
@@ -45,8 +46,7 @@ WAITING = "hpc-agent sbatch"
 the task, cancels the job."""
 
 
-@dataclass(frozen=True)
-class PreparedSubmission:
+class PreparedSubmission(msgspec.Struct, frozen=True):
     """The task is there; sbatch is next."""
 
     folder: TrackedDirectory

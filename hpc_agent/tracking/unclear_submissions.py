@@ -6,7 +6,6 @@ while the scheduler answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
@@ -40,8 +39,7 @@ _SBATCH = timedelta(seconds=150)
 """For so long sbatch may try by itself."""
 
 
-@dataclass(frozen=True)
-class _UnclearSubmission:
+class _UnclearSubmission(msgspec.Struct, frozen=True):
     folder: TrackedDirectory
     plan: TrackingPlan
     unclear: UnclearSubmissionRecord

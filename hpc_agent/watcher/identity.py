@@ -4,8 +4,9 @@ again, and one may have been read out of a site's greeting."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, LiveJob, unconfirmed_record
@@ -19,8 +20,7 @@ _LONG_NAME = 200
 """Bytes. sacct keeps 255 of a name, and squeue was asked for 256."""
 
 
-@dataclass(frozen=True)
-class ExpectedJob:
+class ExpectedJob(msgspec.Struct, frozen=True):
     """Expected job: what is known of it before it is observed.
 
     ``since``: time of the submission, by our clock. ``confirmed``: the job was seen under its name, or wrote its id

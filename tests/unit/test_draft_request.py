@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hpc_agent.cli import task as cli
 from hpc_agent.domain.draft import TASK_TYPES

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from hpc_agent.daemon.run_state import RunDirectoryState
 from hpc_agent.domain.ids import JobId, TaskId
@@ -41,7 +41,7 @@ RECORD = JobRecord(
 
 def facts(status: TaskStatus, reason: str = "", message: str = "", **fields: object) -> TaskFacts:
     task = Task(ID, "train", status=status, status_reason=reason, status_message=message)
-    return replace(TaskFacts(task), **fields)  # type: ignore[arg-type]
+    return replace(TaskFacts(task), **fields)
 
 
 def job(state: JobState, reason: str = "", start: datetime | None = None) -> ListedJob:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from msgspec.structs import replace
 
 from hpc_agent.cli.jobs import table_of
 from hpc_agent.cli.table import one_line
@@ -51,7 +51,7 @@ def test_a_state_that_this_version_does_not_know_is_shown_as_it_is() -> None:
 
 def test_rows_come_in_the_order_in_which_they_are_looked_for() -> None:
     def row(name: str, state: str, **fields: object) -> TaskRow:
-        return replace(TaskRow(TaskId(name), name=name, state=state), **fields)  # type: ignore[arg-type]
+        return replace(TaskRow(TaskId(name), name=name, state=state), **fields)
 
     rows = [
         row("ended", "failed", ended="2026-01-31T10:00:00"),

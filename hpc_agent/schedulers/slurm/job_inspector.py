@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
