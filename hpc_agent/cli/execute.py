@@ -71,16 +71,18 @@ def command(
     With --require-queue exactly one of all that try runs a queued task. The others leave it alone and exit with 66, as
     they do for a task that is not queued; only a job that the daemon submitted ends with 0 then.
     """
-    gc.disable()  # imports leave no garbage, and looking for it takes 20 ms
-    from hpc_agent.clock import SYSTEM
-    from hpc_agent.retry import ROUTINE
-    from hpc_agent.schedulers.pilots.gate import wait_at_gate
-
-    shared.start_log("INFO")
-    launch = {"hpc.container.runtime": container_launch} if container_launch else {}
-    configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
-    shared.apply(configuration, in_job=True)
     with ExitStack() as stack:
+        # Imports leave no garbage, and looking for it takes 20 ms.
+        stack.callback(gc.enable)
+        gc.disable()
+        from hpc_agent.clock import SYSTEM
+        from hpc_agent.retry import ROUTINE
+        from hpc_agent.schedulers.pilots.gate import wait_at_gate
+
+        shared.start_log("INFO")
+        launch = {"hpc.container.runtime": container_launch} if container_launch else {}
+        configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
+        shared.apply(configuration, in_job=True)
         stack.enter_context(job_relay(configuration.settings))
         prefetch = None
         if standalone_mode and node_of is None:

@@ -33,10 +33,12 @@ from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.task_run import FENCE_S
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
+from hpc_agent.file_records import remove_tree, write_record
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import NullCurrentJob
+from hpc_agent.staging import TaskStager
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
@@ -107,24 +109,29 @@ class Bench:
     def is_queued(self) -> bool:
         return self.direct.queues.queue_of(self.task) is not None
 
-    def execute(self, **env: str) -> subprocess.CompletedProcess[str]:
-        """A real ``hpc-agent execute`` that reaches the server through the proxy."""
+    def conf(self) -> Path:
         conf = self.folder / "through.conf"
         hpc = f'root: "{self.folder}", scratch_dir: "{self.folder}/scratch"'
         conf.write_text(f'include "{self.server.conf}"\napi {{ api_server: "{self.proxy.url}" }}\nhpc {{ {hpc} }}\n')
+        return conf
+
+    def execute(self, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """A real ``hpc-agent execute`` that reaches the server through the proxy."""
         return subprocess.run(
-            [sys.executable, "-m", "hpc_agent", "execute", "--id", self.task, "--require-queue"],
-            env={**self.server.env, "CLEARML_CONFIG_FILE": str(conf), "HOME": str(self.folder), **env},
+            [sys.executable, "-m", "hpc_agent", "execute", "--id", self.task, "--require-queue", *flags],
+            env={**self.server.env, "CLEARML_CONFIG_FILE": str(self.conf()), "HOME": str(self.folder), **env},
             text=True,
             capture_output=True,
             timeout=120,
             check=False,
         )
 
-    def execute_as_job(self, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    def execute_as_job(self, *flags: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
         """As the job that a daemon watches."""
         run_dir = self.run_of().create().path
-        return self.execute(HPC_AGENT_RUN_DIR=str(run_dir), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or ""))
+        return self.execute(
+            *flags, HPC_AGENT_RUN_DIR=str(run_dir), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or "")
+        )
 
 
 @pytest.fixture
@@ -274,6 +281,25 @@ def test_a_start_that_the_server_refuses_is_reported_where_no_daemon_is(bench: B
     assert done.returncode == 1
     assert bench.status is TaskStatus.FAILED
     assert "the server did not let it start" in bench.reason
+
+
+def test_the_environment_is_unpacked_before_the_server_has_answered_anything(bench: Bench) -> None:
+    settings = load(bench.conf(), {}).settings
+    staged = TaskStager(settings, SYSTEM).stage(bench.direct.tasks.get(bench.task), lambda _line: None)
+    write_record(bench.run_of().create().stage, staged)
+    scratch = bench.folder / "scratch"
+    remove_tree(scratch)
+    unpacked: list[bool] = []
+
+    def arrived(endpoint: str) -> None:
+        if endpoint == "auth.login":
+            wait_until("the environment", lambda: any(scratch.glob(f"*/envs/{staged.env}/bin/python")), timeout=90)
+            unpacked.append(True)
+
+    bench.proxy.choose = arrived
+    bench.execute_as_job("--standalone-mode")
+    assert unpacked == [True]
+    assert bench.status is TaskStatus.COMPLETED
 
 
 def test_the_look_before_the_start_does_not_wait_for_the_answer_about_the_token(bench: Bench) -> None:

@@ -59,3 +59,9 @@ def test_values_are_structs(found: dict[str, Any]) -> None:
 )
 def test_what_few_tasks_need_is_not_imported(found: dict[str, Any], module: str) -> None:
     assert module not in found["modules"]
+
+
+@pytest.mark.parametrize("module", ["requests", "hpc_agent.sources.layout", "hpc_agent.schedulers.base"])
+def test_the_unpacking_begins_without_the_rest(module: str) -> None:
+    code = f"import sys, hpc_agent.executor.prefetch; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
