@@ -36,6 +36,8 @@ class Key(msgspec.Struct, frozen=True):
 class KeyPair(msgspec.Struct, frozen=True):
     access_key: str
     secret_key: Secret
+    token: Secret = Secret("")
+    """Of a login with it; empty where the server gave none with the pair."""
 
 
 class User(msgspec.Struct, frozen=True):
@@ -138,7 +140,7 @@ class TaskCredentials:
 
 def _pair(answer: Mapping[str, Any]) -> KeyPair:
     pair = answer["credentials"]
-    return KeyPair(str(pair["access_key"]), Secret(str(pair["secret_key"])))
+    return KeyPair(str(pair["access_key"]), Secret(str(pair["secret_key"])), Secret(str(answer.get("token") or "")))
 
 
 class OwnerTokens:

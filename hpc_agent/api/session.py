@@ -41,6 +41,11 @@ TIMEOUTS = (10.0, 60.0)  # connect, read
 _END_OF_TIME = 1e12
 
 
+def login_of(access_key: str, token: Secret) -> Secret:
+    """Value of ``api.login_token``; empty where there is no key or no token."""
+    return Secret(f"{access_key}:{token.reveal()}") if access_key and len(token) else Secret("")
+
+
 class ApiSession:
     """Calls endpoints by name. Safe to share between threads."""
 
@@ -83,6 +88,7 @@ class ApiSession:
         self._renew_at = 0.0
         self._server_version: tuple[int, ...] = ()
         self._lock = threading.Lock()
+        self._resume(settings.login_token.reveal())
         self.closes_connections = False
         """The server closed the connection of its last answer: calls at the same time cost no more connections then."""
         self.server_ahead: float | None = None
@@ -130,6 +136,15 @@ class ApiSession:
                 self._login("")
 
         threading.Thread(target=log_in, name="login", daemon=True).start()
+
+    @property
+    def current_login(self) -> Secret:
+        """Our login, for ``api.login_token`` of another program that has the same keys.
+
+        Raises:
+            AuthError, ServerUnreachableError: as for ``call``.
+        """
+        return login_of(self.settings.access_key, Secret(self._current_token()))
 
     def token_of(self, user: str, seconds: int) -> tuple[Secret, Mapping[str, Any]]:
         """A token of another user, valid for so many seconds if the server allows it, and its claims.
@@ -209,6 +224,18 @@ class ApiSession:
 
         return retry(once_or_uncertain, budget, self._clock)
 
+    def _resume(self, login: str) -> None:
+        """Go on with an earlier login of the same keys; where the server does not take its token, log in."""
+        key, _, token = login.partition(":")
+        if token and key == self.settings.access_key:
+            self._use(token)
+
+    def _use(self, token: str) -> None:
+        self._token = token
+        claims = _claims(token)
+        self._renew_at = _renew_at(claims, self._clock.now().timestamp())
+        self._server_version = version_tuple(str(claims.get("api_version") or ""))
+
     def _current_token(self) -> str:
         with self._lock:
             token, renew_at = self._token, self._renew_at
@@ -234,10 +261,7 @@ class ApiSession:
             token = data.get("token")
             if not isinstance(token, str):
                 raise ConfigError(f"{settings.api_server} answered the login without a token; {_WRONG_SERVER}")
-            self._token = token
-            claims = _claims(token)
-            self._renew_at = _renew_at(claims, self._clock.now().timestamp())
-            self._server_version = version_tuple(str(claims.get("api_version") or ""))
+            self._use(token)
 
     def _credentials(self) -> str:
         """``Authorization`` header of the login."""

@@ -255,7 +255,8 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
 def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry, others: UserDaemons | None = None) -> Daemon:
     settings = plan.settings
     # The daemon's id is not its jobs'.
-    job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
+    login = plan.client.session.current_login
+    job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""}, login)
     naming = JobNaming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
     own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")

@@ -23,6 +23,10 @@ class ApiSettings(SettingsGroup, frozen=True, kw_only=True):
     access_key: Annotated[str, Meta(description="Access key (`api.credentials.access_key`).")] = ""
     secret_key: Annotated[Secret, Meta(description="Secret key (`api.credentials.secret_key`).")] = Secret("")
     auth_token: Annotated[Secret, Meta(description="Ready token instead of keys (`CLEARML_AUTH_TOKEN`).")] = Secret("")
+    login_token: Annotated[
+        Secret,
+        Meta(description="Access key and token of an earlier login, `KEY:TOKEN`; the daemon writes it for its jobs."),
+    ] = Secret("")
     verify_certificate: Annotated[
         bool | str, Meta(description="Check the server's TLS certificate, or path of a CA bundle to check it with.")
     ] = True

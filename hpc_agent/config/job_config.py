@@ -12,6 +12,9 @@ from hpc_agent.config.names import RESOLVED
 from hpc_agent.config.tree import Tree, merge, put
 from hpc_agent.file_batches import FileWrite, write_together
 from hpc_agent.file_records import write_atomic
+from hpc_agent.redact import Secret
+
+NO_LOGIN = Secret("")
 
 
 def write_job_config(configuration: Configuration, path: Path, changes: Mapping[str, object] = {}) -> None:
@@ -28,13 +31,16 @@ def job_config_write(configuration: Configuration, path: Path, changes: Mapping[
     return FileWrite(path, _text(configuration, changes), mode=0o600)
 
 
-def share_job_config(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:
-    """As ``write_job_config``, for many jobs: the file's name comes from its content.
+def share_job_config(
+    configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}, login: Secret = NO_LOGIN
+) -> Path:
+    """As ``write_job_config``, for many jobs: the file's name comes from its content without ``login``, which is
+    ``api.login_token`` there.
 
     A job that waits keeps what its own daemon wrote, even if another one serves the queue when it starts.
     """
     path = shared_config_path(configuration, folder, changes)
-    write_atomic(path, _text(configuration, changes), mode=0o600)
+    write_atomic(path, _text(configuration, {**changes, "api.login_token": login.reveal()}), mode=0o600)
     return path
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.credentials import KeyPair
+from hpc_agent.api.session import login_of
 from hpc_agent.config.job_config import job_config_write
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
@@ -110,7 +111,12 @@ class OwnerConfigs:
         writes = []
         for task, directory in jobs:
             token = self._client.owners.token(task.user)
-            changes = {"api.credentials": {}, "api.auth_token": token.reveal(), "agent.worker_id": ""}
+            changes = {
+                "api.credentials": {},
+                "api.auth_token": token.reveal(),
+                "api.login_token": "",
+                "agent.worker_id": "",
+            }
             writes.append(job_config_write(self._configuration, directory.owner_config, changes))
         write_together(writes, BEFORE_INTENT)
 
@@ -135,8 +141,12 @@ class TaskConfigs:
         writes = []
         for task, directory in jobs:
             pair = pairs[task.id]
-            keys = {"access_key": pair.access_key, "secret_key": pair.secret_key.reveal()}
-            changes = {"api.credentials": keys, "api.auth_token": "", "agent.worker_id": ""}
+            changes = {
+                "api.credentials": {"access_key": pair.access_key, "secret_key": pair.secret_key.reveal()},
+                "api.auth_token": "",
+                "api.login_token": login_of(pair.access_key, pair.token).reveal(),
+                "agent.worker_id": "",
+            }
             writes.append(job_config_write(self._configuration, directory.owner_config, changes))
         write_together(writes, BEFORE_INTENT)
 

@@ -148,7 +148,8 @@ def scratch(hpc: HpcSettings) -> Iterator[CheckResult]:
 def _keys(configuration: Configuration) -> Iterator[CheckResult]:
     """Files that hold the keys of server and git, which no other user should read."""
     settings = configuration.settings
-    secrets = [settings.api.secret_key, settings.api.auth_token, settings.git.password]
+    api = settings.api
+    secrets = [api.secret_key, api.auth_token, api.login_token, settings.git.password]
     values = [secret.reveal() for secret in secrets if len(secret)]
     texts = {file: file.read_text(encoding="utf-8", errors="replace") for file in configuration.files}
     held = [file for file, text in texts.items() if any(value in text for value in values)]

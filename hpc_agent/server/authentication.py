@@ -142,6 +142,10 @@ class Authenticator:
         }
         return jwt.encode(claims, self._signing_key.reveal(), _ALGORITHM)
 
+    def issue_for(self, db: StoreSession, credential: Credential) -> str:
+        """What a login with this key pair gives."""
+        return self.issue(self._identity(db, credential, credential.user), None)
+
     def in_the_name_of(self, caller: AuthenticatedCaller, user: str) -> AuthenticatedCaller:
         """
         Raises:

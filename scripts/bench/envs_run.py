@@ -147,7 +147,9 @@ class Bench:
         staged = TaskStager(self.configuration.settings, SYSTEM).find(self.client.tasks.get(task))
         write_record(directory.stage, staged)
         config = self.folder / "job.conf"
-        write_job_config(self.configuration, config, {"api.api_server": api_server} if api_server else {})
+        changes = {"api.api_server": api_server} if api_server else {}
+        login = self.client.session.current_login.reveal()
+        write_job_config(self.configuration, config, {**changes, "api.login_token": login})
         variables = {"HPC_AGENT_RUN_DIR": str(directory.path), "CLEARML_CONFIG_FILE": str(config)}
         flags = ["--id", task, "--require-queue", "--standalone-mode"]
         argv = [sys.executable, "-m", "hpc_agent", "execute", *flags]

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from clearml_server import ClearmlServer
 
 from hpc_agent.api.client import Client
+from hpc_agent.config.job_config import share_job_config, shared_config_path
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.daemon.job_launch import TaskConfigs
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, InputError
+from hpc_agent.redact import Secret
 from hpc_agent.request_counts import COUNTS
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
@@ -84,3 +87,47 @@ def test_a_key_is_used_once(client: Client, queue: str, configuration: Configura
         configs.write([(tasks[0], folder)])
         found.append(load(folder.owner_config, {}).settings.api.access_key)
     assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_job_need_not_log_in_first(
+    client: Client, queue: str, configuration: Configuration, tmp_path: Path, count: int
+) -> None:
+    """``count``: a pair made for one task, and pairs made for many."""
+    tasks = new_tasks(client, queue, count)
+    folders = directories(tmp_path, queue, tasks)
+    TaskConfigs(client, configuration).write(list(zip(tasks, folders, strict=True)))
+    job = Client(load(folders[-1].owner_config, {}).settings.api)
+    before = COUNTS.so_far()
+    job.tasks.get(tasks[-1].id)
+    assert COUNTS.so_far() == before + 1
+
+
+def test_jobs_that_share_a_configuration_go_on_with_the_daemons_login(
+    client: Client, configuration: Configuration, tmp_path: Path
+) -> None:
+    path = share_job_config(configuration, tmp_path, {}, client.session.current_login)
+    assert path == shared_config_path(configuration, tmp_path, {}), "the name is the same after each login"
+    job = Client(load(path, {}).settings.api)
+    before = COUNTS.so_far()
+    job.session.call("queues.get_all")
+    assert COUNTS.so_far() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "token", "requests"),
+    [
+        ("", "not.a.token", 3),  # refused, a login, and once more
+        ("another key", "", 2),
+        ("", "", 2),
+    ],
+)
+def test_a_login_of_other_keys_and_one_that_is_refused_are_not_used(client: Client, key: str, token: str, requests: int) -> None:
+    """``key``, ``token``: empty for our own."""
+    api = client.session.settings
+    own = client.session.current_login.reveal().partition(":")[2]
+    text = f"{key or api.access_key}:{token or own}" if key or token else ""
+    other = Client(msgspec.structs.replace(api, login_token=Secret(text)))
+    before = COUNTS.so_far()
+    other.session.call("queues.get_all")
+    assert COUNTS.so_far() == before + requests

@@ -142,7 +142,7 @@ def create_credentials(request: CreateCredentialsRequest, call: Call) -> Answer:
     refuse_control_characters(request.label, "label")
     if request.label == SERVERS_OWN:
         raise invalid("this label is the server's own: its key cannot be revoked", field="label")
-    return _made(call, _user(request, call), label=request.label[:200])
+    return _made(call, _user(request, call), label=request.label[:200])[1]
 
 
 @auth.action(TaskRequest, Access.WRITE)
@@ -165,7 +165,9 @@ def _made_for_task(call: Call, task: str) -> Json:
     found = existing_task(call, task, ("status", "user"))
     if TaskStatus(found["status"]).is_final:
         raise ApiFault(INVALID_TASK_STATUS, "it has ended", task=task, status=found["status"])
-    return _made(call, found["user"], task=task)
+    credential, made = _made(call, found["user"], task=task)
+    # With a token a job need not log in first.
+    return {**made, "token": call.authenticator.issue_for(call.db, credential)}
 
 
 @auth.action(UserRequest, Access.READ)
@@ -197,10 +199,11 @@ def _user(request: UserRequest, call: Call) -> str:
     return user
 
 
-def _made(call: Call, user: str, *, task: str = "", label: str = "") -> Json:
+def _made(call: Call, user: str, *, task: str = "", label: str = "") -> tuple[Credential, Json]:
     access_key, secret_key = new_access_key(), new_secret_key()
-    key_store.add(call.db, Credential(access_key, hash_of(secret_key), user, task, label, call.time))
-    return {"credentials": {"access_key": access_key, "secret_key": secret_key, "label": label}}
+    credential = Credential(access_key, hash_of(secret_key), user, task, label, call.time)
+    key_store.add(call.db, credential)
+    return credential, {"credentials": {"access_key": access_key, "secret_key": secret_key, "label": label}}
 
 
 def replace_own_key_pair(moment: Transaction, user: str, access_key: str, secret_key: Secret) -> None:
