@@ -150,7 +150,8 @@ def project(document: Document, only: Iterable[str]) -> Document:
     kept = [name for name in names if not name.startswith("-")]
     result: Document = document if not kept else {"id": document["id"]}
     for name in kept:
-        _copy(document, result, name.split("."))
+        # A dot inside a name is written %2E, as in filters.
+        _copy(document, result, [part.replace("%2E", ".").replace("%24", "$") for part in name.split(".")])
     return {name: value for name, value in result.items() if name not in dropped}
 
 
