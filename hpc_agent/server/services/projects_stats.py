@@ -11,7 +11,9 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import filters, joined
 from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, iso
 from hpc_agent.server.listing import HIDDEN
+from hpc_agent.server.services.deletion import ARCHIVED
 from hpc_agent.server.services.projects import within_place
+from hpc_agent.server.services.projects_queries import projects_with_tasks
 from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
@@ -55,7 +57,7 @@ def get_all_ex(request: Json, call: Call) -> Answer:
     place = within_place(request)
     selected: list[str] | None = None
     if wanted.active_users or wanted.children_type:
-        selected = _with_children(call, wanted)
+        selected = projects_with_tasks(call, _of_tasks(wanted, hidden=True))
     extra = [] if selected is None else [q.one_of(q.field(projects.table, "id"), selected)]
     found, paging = joined.find(call.db, projects, place, extra=extra, options=_OPTIONS)
     if wanted.search_hidden:
@@ -98,21 +100,13 @@ def _tags(wanted: _Statistics) -> Json:
     return {"tags": wanted.children_tags} if wanted.children_tags else {}
 
 
-def _with_children(call: Call, wanted: _Statistics) -> list[str]:
-    """The projects that have such tasks, and all those that these are in."""
-    conditions = _of_tasks(wanted, hidden=True)
-    own = project_queries.count_by_project(call.db, tasks, conditions)
-    one_of = q.one_of(q.field(projects.table, "id"), list(own))
-    found = projects.find(call.db, Query((one_of,), fields=("path",)))
-    return list({id for project in found for id in (project["id"], *project.get("path", []))})
-
-
 def _add_own_contents(call: Call, found: list[Document], wanted: _Statistics) -> None:
     ids = [project["id"] for project in found]
-    of_tasks = [in_projects(tasks, ids), *_of_tasks(wanted, hidden=wanted.search_hidden)]
+    active = [q.negate(q.holds(q.field(c.table, "system_tags"), ARCHIVED)) for c in (tasks, models)]
+    of_tasks = [in_projects(tasks, ids), active[0], *_of_tasks(wanted, hidden=wanted.search_hidden)]
     counted = {
         "own_tasks": project_queries.count_by_project(call.db, tasks, of_tasks),
-        "own_models": project_queries.count_by_project(call.db, models, [in_projects(models, ids)]),
+        "own_models": project_queries.count_by_project(call.db, models, [in_projects(models, ids), active[1]]),
     }
     for project in found:
         project |= {name: counts.get(project["id"], 0) for name, counts in counted.items()}
