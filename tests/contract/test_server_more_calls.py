@@ -371,18 +371,18 @@ def test_usage_of_workers_is_kept_over_time(server: ServerCore) -> None:
         for worker, stats, runs in reports:
             moment = int(server.clock.now().timestamp() * 1000)
             server("workers.status_report", worker=worker, timestamp=moment, machine_stats=stats, task=runs)
-        server.clock.advance(10)
+        server.clock.advance(40)
     categories = server("workers.get_metric_keys")["categories"]
     assert {item["name"]: item["metric_keys"] for item in categories} == {
         "cpu": ["cpu_usage"],
         "memory": ["memory_used"],
     }
     assert server.administrator.ask("workers.get_metric_keys", {"worker_ids": ["none"]}).code == "400/1005"
-    period = {"from_date": start, "to_date": start + 30, "interval": 10}
+    period = {"from_date": start, "to_date": start + 120, "interval": 10}
     items = [{"key": "cpu_usage", "aggregation": "avg"}, {"key": "cpu_usage", "aggregation": "max"}]
     one, _ = server("workers.get_stats", **period, items=items)["workers"]
     (cpu,) = one["metrics"]
-    assert (one["worker"], cpu["dates"]) == ("one", [start * 1000 + step * 10_000 for step in range(3)])
+    assert (one["worker"], cpu["dates"]) == ("one", [start * 1000 + step * 40_000 for step in range(3)])
     assert [stat["values"] for stat in cpu["stats"]] == [[15.0] * 3, [20.0] * 3]
     split = server("workers.get_stats", **period, items=items[:1], split_by_variant=True, worker_ids=["one"])["workers"]
     assert [metric["variant"] for metric in split[0]["metrics"]] == ["0", "1"]
@@ -402,7 +402,7 @@ def test_lengths_of_queues_are_kept_over_time(server: ServerCore) -> None:
     period = {"from_date": start, "to_date": start + 120, "interval": 60}
     (found,) = server("queues.get_queue_metrics", **period, queue_ids=[queue])["queues"]
     assert (found["queue"], found["queue_lengths"], found["avg_waiting_times"]) == (queue, [1, 1], [0.0, 60.0])
-    assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start}).code == "400/12"
+    assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start}).code == "400/16"
     assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start + 10**9}).code == "400/12"
 
 

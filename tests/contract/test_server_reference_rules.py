@@ -263,3 +263,64 @@ def test_times_of_several_fields_have_open_ends(server: ServerCore) -> None:
     for key, found in (("_any_", [task]), ("_all_", [])):
         wanted = {"datetime": ["2029-12-31T00:00:00", None], "fields": fields}
         assert [of["id"] for of in server("tasks.get_all", **{key: wanted})["tasks"]] == found
+
+
+def test_events_of_a_model_show_how_far_it_is(server: ServerCore) -> None:
+    model = server("models.create", name="a model", uri="u", ready=False)["id"]
+    log = {"type": "log", "task": model, "msg": "text", "model_event": True}
+    assert refused(server, "events.add", **log) == "400/131"
+    for iteration in range(2):
+        labelled: dict[str, Any] = {"value": iteration, "iter": iteration, "x_axis_label": "epoch"}
+        server("events.add", **event(model, model_event=True, **labelled))
+    found = server("models.get_all_ex", id=[model], only_fields=["last_metrics", "last_iteration"])["models"][0]
+    [variants] = found["last_metrics"].values()
+    [latest] = variants.values()
+    assert (found["last_iteration"], latest["value"], latest["min_value"]) == (1, 1, 0)
+    curve = server("events.scalar_metrics_iter_histogram", task=model, model_events=True)["m"]["v"]
+    assert (curve["x"], latest["x_axis_label"], curve["x_axis_label"]) == ([0, 1], "epoch", "epoch")
+
+
+def test_parameters_are_ordered_by_their_values_as_numbers(server: ServerCore) -> None:
+    for value in ("11", "2", "1"):
+        new_task(server, f"task {value}", hyperparams={"Args": {"n": {"value": value}}})
+    for order, found in (("hyperparams.Args.n", ["1", "2", "11"]), ("-hyperparams.Args.n", ["11", "2", "1"])):
+        listed = server("tasks.get_all", order_by=[order])["tasks"]
+        assert [task["hyperparams"]["Args"]["n"]["value"] for task in listed] == found
+
+
+def test_projects_show_the_data_sets_in_them(server: ServerCore) -> None:
+    above = server("projects.create", name="above")["id"]
+    inner = server("projects.create", name="above/one", system_tags=["dataset"], tags=["b", "a"])["id"]
+    version = new_task(server, type="data_processing", project=inner, system_tags=["dataset"])
+
+    def shown(id: str, **wanted: Any) -> dict[str, Any]:
+        return dict(server("projects.get_all_ex", id=[id], **wanted)["projects"][0])
+
+    assert shown(inner, include_dataset_stats=True)["dataset_stats"] is None
+    server("tasks.edit", task=version, runtime={"ds_file_count": 2, "ds_total_size": 1000})
+    assert shown(inner, include_dataset_stats=True)["dataset_stats"] == {"file_count": 2, "total_size": 1000}
+    found = shown(above, children_type="dataset", include_stats=True, check_own_contents=True)
+    assert (found["own_datasets"], found["stats"]["datasets"]) == (1, {"count": 1, "tags": ["a", "b"]})
+    assert "own_tasks" not in found
+
+
+def test_projects_count_the_reports_in_hidden_ones_where_reports_are_asked_for(server: ServerCore) -> None:
+    project = server("projects.create", name="with reports")["id"]
+    server("reports.create", name="a report", project=project, tags=["t"])
+    wanted = {"children_type": "report", "children_tags": ["t"], "include_stats": True}
+    [found] = server("projects.get_all_ex", id=[project], **wanted)["projects"]
+    assert (found["stats"]["active"]["total_tasks"], found["sub_projects"]) == (1, [])
+
+
+def test_usage_of_workers_has_a_value_in_every_interval(server: ServerCore) -> None:
+    now = server.clock.now().timestamp()
+    for seconds, usage in ((0, 10), (100, 30)):
+        moment = (now + seconds) * 1000
+        server("workers.status_report", worker="w", timestamp=moment, machine_stats={"cpu_usage": usage})
+    period = {"from_date": now, "to_date": now + 200, "interval": 1}
+    items = [{"key": "cpu_usage", "aggregation": "max"}]
+    [metric] = server("workers.get_stats", items=items, **period)["workers"][0]["metrics"]
+    assert (metric["stats"][0]["values"], len(metric["dates"])) == ([10, 0, 30, 0, 0], 5)
+    assert server("workers.get_activity_report", **period)["total"]["counts"] == [1, 0, 1, 0, 0]
+    backwards = {**period, "to_date": now - 1}
+    assert refused(server, "workers.get_activity_report", **backwards) == "400/16"

@@ -191,7 +191,8 @@ def curves_of(
         metrics=[(wanted.metric, wanted.variants) for wanted in metrics],
     ):
         x = [_iso_time(moment) for moment in curve.x] if key == "iso_time" else curve.x
-        curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y}
+        label = {"x_axis_label": curve.x_axis_label} if curve.x_axis_label else {}
+        curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y, **label}
     return dict(curves)
 
 

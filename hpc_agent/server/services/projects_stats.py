@@ -23,6 +23,8 @@ from hpc_agent.struct_types import decodable
 
 service = Service("projects")
 
+_DATASET = "dataset"
+
 _CHILDREN: dict[str, tuple[str, str]] = {
     "pipeline": ("pipeline", "controller"),
     "report": ("reports", "report"),
@@ -68,6 +70,9 @@ def get_all_ex(request: Json, call: Call) -> Answer:
         _add_own_contents(call, found, wanted)
     if wanted.include_stats:
         _add_figures(call, found, wanted, wanted.stats_for_state or "active")
+    if wanted.include_dataset_stats:
+        for project in found:
+            project["dataset_stats"] = project_queries.dataset_size(call.db, project["id"])
     return {"projects": found, **paging}
 
 
@@ -102,6 +107,11 @@ def _tags(wanted: _Statistics) -> Json:
 
 def _add_own_contents(call: Call, found: list[Document], wanted: _Statistics) -> None:
     ids = [project["id"] for project in found]
+    if wanted.children_type == "dataset":
+        for project in found:
+            directly = q.compare(q.field(projects.table, "parent"), "=", project["id"])
+            project["own_datasets"] = projects.count(call.db, Query((directly, _is_dataset())))
+        return
     active = [q.negate(q.holds(q.field(c.table, "system_tags"), ARCHIVED)) for c in (tasks, models)]
     of_tasks = [in_projects(tasks, ids), active[0], *_of_tasks(wanted, hidden=wanted.search_hidden)]
     counted = {
@@ -112,8 +122,21 @@ def _add_own_contents(call: Call, found: list[Document], wanted: _Statistics) ->
         project |= {name: counts.get(project["id"], 0) for name, counts in counted.items()}
 
 
+def _is_dataset() -> Condition:
+    return q.holds(q.field(projects.table, "system_tags"), _DATASET)
+
+
+def _datasets(call: Call, project: str) -> Json:
+    """The data sets in a project at any depth: how many, and their tags."""
+    within = q.holds(q.field(projects.table, "path"), project)
+    found = projects.find(call.db, Query((within, _is_dataset()), fields=("tags",)))
+    return {"count": len(found), "tags": sorted({tag for dataset in found for tag in dataset.get("tags", [])})}
+
+
 def _add_figures(call: Call, found: list[Document], wanted: _Statistics, state: str) -> None:
-    children = {project["id"]: _inside(call, project["id"]) for project in found}
+    # Reports are in hidden projects, and they are what such a list is about.
+    hidden = wanted.search_hidden or wanted.children_type is not None
+    children = {project["id"]: _inside(call, project["id"], hidden=hidden) for project in found}
     ids = {id for project in found for id in (project["id"], *(child["id"] for child in children[project["id"]]))}
     conditions = [in_projects(tasks, sorted(ids)), *_of_tasks(wanted, hidden=wanted.search_hidden)]
     since = iso(call.now - timedelta(hours=24))
@@ -121,15 +144,23 @@ def _add_figures(call: Call, found: list[Document], wanted: _Statistics, state: 
     for project in found:
         inside = [child["id"] for child in children[project["id"]]] if wanted.stats_with_children else []
         project["stats"] = {state: _shown(_sum(figures, [project["id"], *inside], state))}
-        project["sub_projects"] = children[project["id"]]
+        if wanted.children_type == "dataset":
+            project["stats"]["datasets"] = _datasets(call, project["id"])
+        project["sub_projects"] = [_named(child) for child in children[project["id"]] if not _is_hidden(child)]
 
 
-def _inside(call: Call, project: str) -> list[Document]:
-    within = (
-        q.holds(q.field(projects.table, "path"), project),
-        q.negate(q.holds(q.field(projects.table, "system_tags"), HIDDEN)),
-    )
-    return projects.find(call.db, Query(within, order_by=("name",), fields=("name",)))
+def _is_hidden(project: Document) -> bool:
+    return HIDDEN in project.get("system_tags", [])
+
+
+def _named(project: Document) -> Document:
+    return {"id": project["id"], "name": project["name"]}
+
+
+def _inside(call: Call, project: str, *, hidden: bool) -> list[Document]:
+    within = q.holds(q.field(projects.table, "path"), project)
+    found = projects.find(call.db, Query((within,), order_by=("name",), fields=("name", "system_tags")))
+    return [child for child in found if hidden or not _is_hidden(child)]
 
 
 def _sum(figures: dict[str, dict[str, ProjectFigures]], ids: list[str], state: str) -> ProjectFigures:
