@@ -246,11 +246,12 @@ def set_requirements(request: RequirementsRequest, call: Call) -> Answer:
 def clone(request: CloneRequest, call: Call) -> Answer:
     """A draft with the same code, parameters and inputs, and without outputs of the original's run."""
     source = existing_task(call, request.task)
+    check_shapes({"execution": request.execution_overrides})
     overrides = without_legacy({"execution": request.execution_overrides or {}}, source)
     inputs = request.new_task_input_models or overrides.get("models", {}).get("input")
     container = request.new_task_container or source.get("container", {})
     execution = _execution(source, overrides["execution"])
-    check_shapes({"execution": execution, "container": container, "models": {"input": inputs or []}})
+    check_shapes({"container": container, "models": {"input": inputs or []}})
     project, made = _project(request, call)
     _refuse_missing(request, call, source, inputs)
     fields = {name: source[name] for name in _INHERITED if name in source}
