@@ -1,7 +1,7 @@
 """ClearML's own ``clearml-session`` through a queue that the daemon serves, against the embedded server.
 
 The session's own script is not run: as root it installs an SSH server, changes its configuration and the machine's
-password, and as another user it downloads one. A script that says it serves, as that one does, stands in for it; so the
+password, and as another user it downloads one. A script that says it serves, as that one does, takes its place; so the
 ssh connection itself is what remains untested.
 """
 
