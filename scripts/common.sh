@@ -105,8 +105,8 @@ install_packages() {
 # What the tests need, on this machine.
 test_environment() {
     own_venv dev
-    # The real clearml and clearml-agent, newest, in an environment of their own: their pins are not ours. A new week,
-    # a new look for newer ones.
-    make_venv "$root/.venv-peers" "peers $(date +%G-%V)" --upgrade clearml clearml-agent
+    # ClearML's own programs, newest, in an environment of their own: their pins are not ours. A new week, a new look
+    # for newer ones.
+    make_venv "$root/.venv-peers" "peers with sessions $(date +%G-%V)" --upgrade clearml clearml-agent clearml-session
     install_packages
 }

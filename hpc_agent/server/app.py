@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +16,9 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from hpc_agent.server.action import Batch
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import Authenticator
-from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
+from hpc_agent.server.dispatch import Admitted, Dispatcher, Outgoing, parse_path, refusal
 from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.page.routes import page_routes
 from hpc_agent.server.page.site import PageSite
@@ -28,6 +28,8 @@ from hpc_agent.wire.error_kinds import BODY_TOO_LARGE, COMPRESSED_BODY
 
 LARGEST_BODY = 32 * 1024 * 1024
 """Twice what clients send at most (docs/internals/clearml-protocol.md#method-and-body)."""
+_SMALL_BODY = 64 * 1024
+"""Nearly all are smaller; the connections of an address are limited too."""
 _DRAINED = 4 * LARGEST_BODY
 _BATCH_THREADS = 3
 """One reads a batch while another waits for its turn at the database."""
@@ -90,6 +92,15 @@ async def _gone(request: Request, error: Exception) -> Response:
     return PlainTextResponse("the client closed the connection before its request was complete\n", 400)
 
 
+def _is_small(request: Request) -> bool:
+    """Whether the body may be read before it is known who sends it: each connection could hold one."""
+    headers = request.headers
+    if "transfer-encoding" in headers or headers.get("content-type", "").startswith("multipart/"):
+        return False
+    size = headers.get("content-length", "0")
+    return size.isdecimal() and len(size) < 10 and int(size) <= _SMALL_BODY
+
+
 async def _body(request: Request) -> bytes:
     pieces, size = [], 0
     async for piece in request.stream():
@@ -123,23 +134,38 @@ class _Api:
         if named is None and request.method == "GET" and self._site.wants_page(request):
             return self._site.not_found(request)
         incoming = IncomingRequest(named[0] if named else request.scope["path"], named[1] if named else "")
+        admit = partial(
+            self._dispatcher.admit,
+            incoming.action,
+            request.headers.get("authorization"),
+            request.headers.get("x-clearml-impersonate-as"),
+        )
         try:
+            if _is_small(request):
+                # A thread's turn is a tenth of what a call costs: one for all of it.
+                incoming = await self._read(request, incoming)
+                return _answer(await self._in_thread(incoming.action, lambda: self._admitted(incoming, admit)))
             # Before the body is read: strangers get none of our memory.
-            admitted = await run_in_threadpool(
-                self._dispatcher.admit,
-                incoming.action,
-                request.headers.get("authorization"),
-                request.headers.get("x-clearml-impersonate-as"),
-            )
+            admitted = await run_in_threadpool(admit)
             incoming = await self._read(request, incoming)
         except ApiFault as fault:
             await _drain(request)
             return _answer(refusal(incoming, fault))
-        if admitted.endpoint.request is not Batch:
-            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+        return _answer(await self._in_thread(incoming.action, partial(self._dispatcher.answer, incoming, admitted)))
+
+    async def _in_thread(self, action: str, answer: Callable[[], Outgoing]) -> Outgoing:
+        if not self._dispatcher.takes_batches(action):
+            return await run_in_threadpool(answer)
         # A flood of events leaves the other threads to the other calls.
         async with self._batch_threads:
-            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+            return await run_in_threadpool(answer)
+
+    def _admitted(self, incoming: IncomingRequest, admit: Callable[[], Admitted]) -> Outgoing:
+        try:
+            admitted = admit()
+        except ApiFault as fault:
+            return refusal(incoming, fault)
+        return self._dispatcher.answer(incoming, admitted)
 
     async def _read(self, request: Request, named: IncomingRequest) -> IncomingRequest:
         headers = request.headers

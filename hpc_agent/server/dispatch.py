@@ -15,7 +15,7 @@ import msgspec
 from hpc_agent.clock import Clock
 from hpc_agent.logs import EventLog
 from hpc_agent.server import authorization
-from hpc_agent.server.action import Access, Answer, Call, Endpoint
+from hpc_agent.server.action import Access, Answer, Batch, Call, Endpoint
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import API_VERSION, AuthenticatedCaller, Authenticator
 from hpc_agent.server.requests import IncomingRequest, typed, validation_fault
@@ -72,6 +72,11 @@ class Dispatcher:
         if impersonate:
             caller = self._authenticator.in_the_name_of(caller, impersonate)
         return Admitted(endpoint, caller)
+
+    def takes_batches(self, action: str) -> bool:
+        """Whether the action is one that stores many events at once."""
+        endpoint = self._endpoints.get(action)
+        return endpoint is not None and endpoint.request is Batch
 
     def answer(self, incoming: IncomingRequest, admitted: Admitted) -> Outgoing:
         """Never raises: every error is answered in an envelope."""

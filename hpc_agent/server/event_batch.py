@@ -46,6 +46,7 @@ class _ScalarEvent(_Event, frozen=True, kw_only=True, tag="training_stats_scalar
     metric: str = ""
     variant: str = ""
     iter: Int64 = 0
+    x_axis_label: str | None = None
 
 
 class _ReportEvent(_Event, frozen=True, tag="report"):
@@ -85,6 +86,8 @@ class Reported:
     points: dict[tuple[str, str], list[NewPoint]] = field(default_factory=lambda: defaultdict(list))
     workers: dict[tuple[str, str], str] = field(default_factory=dict)
     """Who reported the last point of a metric and variant."""
+    labels: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What the iterations of a metric and variant are called."""
     reports: list[Report] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -168,6 +171,8 @@ def _add(found: EventBatch, event: _AnyEvent, raw: Json, worker: str, moment: in
     """``raw``: all fields of a plot, vector or image."""
     timestamp = moment if event.timestamp is None else _milliseconds(event.timestamp)
     worker = event.worker or worker
+    if event.model_event and isinstance(event, _Log):
+        raise InvalidEventFault("a model has no console")
     owned = found.by_owner[EventOwner(event.task, event.model_event, event.allow_locked)]
     if isinstance(event, _Log):
         line = (event.task, timestamp, event.level, worker, event.msg)
@@ -177,6 +182,8 @@ def _add(found: EventBatch, event: _AnyEvent, raw: Json, worker: str, moment: in
         series = (event.metric, event.variant)
         owned.points[series].append((event.iter, timestamp, event.value))
         owned.workers[series] = worker
+        if event.x_axis_label:
+            owned.labels[series] = event.x_axis_label
     else:
         kind = _kind(raw)
         body = {**raw, "type": kind, "worker": worker}

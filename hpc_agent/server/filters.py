@@ -41,7 +41,7 @@ class _Pattern(RequestBody, frozen=True, forbid_unknown_fields=True):
 
     fields: list[str]
     pattern: str | None = None
-    datetime: list[str] | str | None = None
+    datetime: list[str | None] | str | None = None
 
 
 class _Patterns(RequestBody, frozen=True):
@@ -157,7 +157,7 @@ def _by_pattern(table: TableSchema, wanted: _Patterns) -> Iterable[Condition]:
 def _of_part(table: TableSchema, field: str, part: _Pattern) -> Condition:
     terms = [] if part.pattern is None else [match(table, field, part.pattern)]
     if part.datetime is not None:
-        moments = [part.datetime] if isinstance(part.datetime, str) else part.datetime
+        moments: list[str | None] = [part.datetime] if isinstance(part.datetime, str) else part.datetime
         if table.fields.get(field) is not ColumnKind.TIME:
             raise invalid("datetime is for fields that hold a time", field=field[:100])
         terms.append(_times(field, field_of(table, field), moments))

@@ -5,6 +5,7 @@ See docs/internals/clearml-protocol.md#lists.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ PAGE_SIZE = 500
 """Default and largest page, as on the reference server."""
 HIDDEN = "hidden"
 _MOST_FIELDS = 1000
+_PARAMETER = re.compile(r"-?hyperparams\.[^.]+\.[^.]+")
+"""A whole parameter, of which lists are ordered by the value."""
 _LONGEST_REFRESH = 10_000
 """Documents that are given once more when a list is read again up to where it was."""
 _EXTRA_OPTIONS = frozenset({"allow_public", "projection", "method"})
@@ -150,7 +153,8 @@ def project(document: Document, only: Iterable[str]) -> Document:
     kept = [name for name in names if not name.startswith("-")]
     result: Document = document if not kept else {"id": document["id"]}
     for name in kept:
-        _copy(document, result, name.split("."))
+        # A dot inside a name is written %2E, as in filters.
+        _copy(document, result, [part.replace("%2E", ".").replace("%24", "$") for part in name.split(".")])
     return {name: value for name, value in result.items() if name not in dropped}
 
 
@@ -199,5 +203,7 @@ def _ordering(table: TableSchema, listing: _Listing) -> Iterable[str]:
     for name in filters.names_of(listing.order_by, "order_by"):
         if name in ("@text_score", "-@text_score"):
             continue
+        if _PARAMETER.fullmatch(name):
+            name = f"{name}.value"
         field_of(table, name.removeprefix("-"))
         yield name

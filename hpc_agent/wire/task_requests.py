@@ -80,7 +80,7 @@ def job_runtime(job: str, host: str = "") -> dict[str, str]:
 
 
 def commit_over(task: Mapping[str, Any], commit: str) -> dict[str, Any]:
-    """Fields of ``tasks.edit`` that set the commit. The server replaces the script section as a whole."""
+    """Fields of ``tasks.edit`` that set the commit, with the rest of the script section."""
     return {"script": {**section(task, "script"), "version_num": commit}}
 
 

@@ -256,7 +256,10 @@ def test_the_model_of_a_published_task_is_deleted_by_force_only(server: ServerCo
 def test_a_model_of_an_iteration_shows_how_far_its_task_is(server: ServerCore, action: str) -> None:
     task = new_task(server)
     model = server("models.create", name="a model", uri="u", task=task)["id"]
-    of = {"models.update_for_task": {"task": task}, "models.create": {"task": task, "name": "other", "uri": "u"}}
+    of = {
+        "models.update_for_task": {"task": task, "uri": "v"},
+        "models.create": {"task": task, "name": "other", "uri": "u"},
+    }
     server(action, **of.get(action, {"model": model}), iteration=3)
     assert server("tasks.get_by_id", task=task)["task"]["last_iteration"] == 3
     server(action, **of.get(action, {"model": model}), iteration=2)
@@ -330,12 +333,8 @@ def test_a_project_is_deleted_with_what_is_in_it_if_asked(server: ServerCore) ->
     server("models.create", name="a model", uri="u", project=outer)
     assert server.administrator.ask("projects.delete", {"project": outer}).code == "400/402"
     server("tasks.move", ids=[kept], project_name="elsewhere")
-    assert server("projects.validate_delete", project=outer) == {
-        "tasks": 1,
-        "non_archived_tasks": 1,
-        "models": 1,
-        "non_archived_models": 1,
-    }
+    found = {name: count for name, count in server("projects.validate_delete", project=outer).items() if count}
+    assert found == {"tasks": 1, "non_archived_tasks": 1, "models": 1, "non_archived_models": 1}
     answer = server("projects.delete", project=outer, force=True, delete_contents=True)
     assert (answer["deleted"], answer["deleted_tasks"], answer["deleted_models"]) == (2, 1, 1)
     assert answer["urls"]["model_urls"] == ["u"]

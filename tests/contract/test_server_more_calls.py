@@ -174,7 +174,7 @@ def test_projects_have_figures_of_their_tasks(server: ServerCore) -> None:
     server("tasks.archive", tasks=[archived])
     asked = {"id": [outer, inner], "order_by": ["name"], "include_stats": True, "check_own_contents": True}
     above, below = server("projects.get_all_ex", **asked)["projects"]
-    assert (above["stats"]["active"]["total_tasks"], above["own_tasks"], below["own_tasks"]) == (1, 0, 2)
+    assert (above["stats"]["active"]["total_tasks"], above["own_tasks"], below["own_tasks"]) == (1, 0, 1)
     assert above["stats"]["active"]["total_runtime"] == 5
     assert above["stats"]["active"]["completed_tasks_24h"] == 1
     assert above["stats"]["active"]["status_count"]["stopped"] == 1
@@ -254,10 +254,49 @@ def test_samples_are_looked_through_one_by_one(server: ServerCore, kind: str) ->
     found = server(f"events.get_{kind}_sample", **everything)
     assert place(server(call, task=task, scroll_id=found["scroll_id"], navigate_earlier=False)) == ("n", 1)
     assert place(server(call, task=task, scroll_id=found["scroll_id"])) == ("n", 0)
-    assert place(server(call, task=task, scroll_id=found["scroll_id"], next_iteration=True)) == ("m", 0)
+    assert place(server(call, task=task, scroll_id=found["scroll_id"], next_iteration=True)) == ("n", 0)
     asked = {"task": task, "metric": "m", "iteration": 0}
     assert place(server(f"events.get_{kind}_sample", **asked)) == ("m", 0)
     assert server.administrator.ask(call, {"task": task, "scroll_id": "x"}).code == "400/12"
+
+
+def test_the_plots_of_a_metric_are_looked_through_together(server: ServerCore) -> None:
+    task = new_task(server)
+    for iteration in range(2):
+        for metric, variant in (("m", "a"), ("m", "b"), ("n", "c")):
+            server("events.add", **image(task, iteration, metric, variant, type="plot"))
+    answer = server("events.get_plot_sample", task=task, metric="m", navigate_current_metric=False)
+
+    def places() -> list[tuple[str, str, int]]:
+        return [(event["metric"], event["variant"], event["iter"]) for event in answer["events"]]
+
+    assert places() == [("m", "a", 1), ("m", "b", 1)]
+    assert (answer["min_iteration"], answer["max_iteration"]) == (0, 1)
+    steps: list[tuple[dict[str, bool], list[tuple[str, str, int]]]] = [
+        ({"navigate_earlier": False}, [("n", "c", 1)]),
+        ({"navigate_earlier": False}, []),
+        ({}, [("m", "a", 1), ("m", "b", 1)]),
+        ({}, [("n", "c", 0)]),
+        ({"next_iteration": True, "navigate_earlier": False}, [("m", "a", 1), ("m", "b", 1)]),
+        ({"next_iteration": True}, [("n", "c", 0)]),
+    ]
+    for step, expected in steps:
+        answer = server("events.next_plot_sample", task=task, scroll_id=answer["scroll_id"], **step)
+        assert places() == expected
+
+
+@pytest.mark.parametrize("call", ["debug_images", "plots"])
+def test_pages_of_iterations_are_turned_back(server: ServerCore, call: str) -> None:
+    task = new_task(server)
+    kind = {"debug_images": "training_debug_image", "plots": "plot"}[call]
+    for iteration in range(7):
+        server("events.add", **image(task, iteration, "m", type=kind))
+    scroll, pages = "", []
+    for earlier in (True, True, True, False, False, True):
+        answer = server(f"events.{call}", metrics=[{"task": task}], iters=4, scroll_id=scroll, navigate_earlier=earlier)
+        scroll = answer["scroll_id"]
+        pages.append([iteration["iter"] for iteration in answer["metrics"][0]["iterations"]])
+    assert pages == [[6, 5, 4, 3], [2, 1, 0], [], [3, 4, 5, 6], [], [2, 1, 0]]
 
 
 def test_metrics_of_tasks_are_listed_and_compared(server: ServerCore) -> None:
@@ -332,18 +371,18 @@ def test_usage_of_workers_is_kept_over_time(server: ServerCore) -> None:
         for worker, stats, runs in reports:
             moment = int(server.clock.now().timestamp() * 1000)
             server("workers.status_report", worker=worker, timestamp=moment, machine_stats=stats, task=runs)
-        server.clock.advance(10)
+        server.clock.advance(40)
     categories = server("workers.get_metric_keys")["categories"]
     assert {item["name"]: item["metric_keys"] for item in categories} == {
         "cpu": ["cpu_usage"],
         "memory": ["memory_used"],
     }
     assert server.administrator.ask("workers.get_metric_keys", {"worker_ids": ["none"]}).code == "400/1005"
-    period = {"from_date": start, "to_date": start + 30, "interval": 10}
+    period = {"from_date": start, "to_date": start + 120, "interval": 10}
     items = [{"key": "cpu_usage", "aggregation": "avg"}, {"key": "cpu_usage", "aggregation": "max"}]
     one, _ = server("workers.get_stats", **period, items=items)["workers"]
     (cpu,) = one["metrics"]
-    assert (one["worker"], cpu["dates"]) == ("one", [start * 1000 + step * 10_000 for step in range(3)])
+    assert (one["worker"], cpu["dates"]) == ("one", [start * 1000 + step * 40_000 for step in range(3)])
     assert [stat["values"] for stat in cpu["stats"]] == [[15.0] * 3, [20.0] * 3]
     split = server("workers.get_stats", **period, items=items[:1], split_by_variant=True, worker_ids=["one"])["workers"]
     assert [metric["variant"] for metric in split[0]["metrics"]] == ["0", "1"]
@@ -363,7 +402,7 @@ def test_lengths_of_queues_are_kept_over_time(server: ServerCore) -> None:
     period = {"from_date": start, "to_date": start + 120, "interval": 60}
     (found,) = server("queues.get_queue_metrics", **period, queue_ids=[queue])["queues"]
     assert (found["queue"], found["queue_lengths"], found["avg_waiting_times"]) == (queue, [1, 1], [0.0, 60.0])
-    assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start}).code == "400/12"
+    assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start}).code == "400/16"
     assert server.administrator.ask("queues.get_queue_metrics", {**period, "to_date": start + 10**9}).code == "400/12"
 
 
@@ -388,7 +427,7 @@ def test_a_report_is_a_hidden_task_in_a_hidden_project(server: ServerCore) -> No
     server("reports.archive", task=made["id"])
     assert server("reports.unarchive", task=made["id"]) == {"unarchived": 1}
     assert server("reports.delete", task=made["id"], force=True) == {"deleted": True}
-    assert server.administrator.ask("reports.update", {"task": new_task(server), "name": "new"}).code == "400/126"
+    assert server.administrator.ask("reports.update", {"task": new_task(server), "name": "new"}).code == "400/150"
 
 
 def test_a_report_shows_data_of_tasks(server: ServerCore) -> None:
@@ -406,14 +445,15 @@ def test_a_report_shows_data_of_tasks(server: ServerCore) -> None:
 
 def test_a_pipeline_is_started_as_a_copy_with_other_arguments(server: ServerCore) -> None:
     arguments = {"Args": {"n": {"value": "1", "type": "int"}}}
-    task = new_task(server, "a pipeline #7", type="controller", hyperparams=arguments)
+    project = server("projects.create", name="of pipelines")["id"]
+    task = new_task(server, "a pipeline #7", type="controller", hyperparams=arguments, project=project)
     answer = server("pipelines.start_pipeline", task=task, args=[{"name": "n", "value": "2"}])
     assert answer["enqueued"] is True
     copy = server("tasks.get_by_id", task=answer["pipeline"])["task"]
     assert (copy["status"], copy["hyperparams"]["Args"]["n"]["value"]) == ("queued", "2")
     assert copy["hyperparams"]["Args"]["n"]["type"] == "int" and copy["name"].startswith("a pipeline #")
     step = new_task(server, parent=copy["id"])
-    server("pipelines.delete_runs", ids=[copy["id"]])
+    server("pipelines.delete_runs", project=project, ids=[copy["id"]])
     assert [found["id"] for found in server("tasks.get_all")["tasks"]] == [task]
     assert step not in [found["id"] for found in server("tasks.get_all", search_hidden=True)["tasks"]]
 

@@ -110,34 +110,91 @@ def test_reset_forgets_the_run_and_keeps_the_task(api: Api, queue: str) -> None:
 
 def test_clone_is_a_draft_of_the_same_work(api: Api) -> None:
     project = api("projects.create", name="for clones")["id"]
+    model = api("models.create", name="an input", uri="http://there/in.pt")["id"]
     task = api.task(
         "original",
         project=project,
         tags=["t"],
-        system_tags=["development", "kept"],
+        system_tags=["development", "archived", "kept"],
         script={"diff": "x"},
         output_dest="http://there",
         hyperparams={"Args": {"a": {"value": "1"}}, "General": {"b": {"value": "2"}}},
-        models={"input": [{"name": "i", "model": "m"}], "output": [{"name": "o", "model": "n"}]},
+        models={"input": [{"name": "i", "model": model}], "output": [{"name": "o", "model": "n"}]},
     )
     api("tasks.started", task=task)
-    assert api.ask("tasks.clone", {"task": task, "validate_references": True}).code == "400/201"
     copy = api("tasks.clone", task=task, new_task_hyperparams={"Args": {"a": {"value": 5}}}, new_task_name="copy")["id"]
     found = api("tasks.get_by_id", task=copy)["task"]
     assert (found["name"], found["status"], found["project"], found["tags"]) == ("copy", "created", project, ["t"])
     assert found["system_tags"] == ["kept"]
-    assert found["hyperparams"]["Args"]["a"] == {"section": "Args", "name": "a", "value": "5"}
-    assert found["hyperparams"]["General"]["b"]["value"] == "2"
-    assert found["models"] == {"input": [{"name": "i", "model": "m"}], "output": []}
-    assert found["output"] == {"destination": "http://there"}
-    assert api("tasks.get_by_id", task=api("tasks.clone", task=task)["id"])["task"]["name"] == "Clone Of original"
+    assert found["hyperparams"] == {"Args": {"a": {"section": "Args", "name": "a", "value": "5"}}}
+    assert found["models"] == {"input": [{"name": "i", "model": model}], "output": []}
+    assert (found["output"], found["parent"]) == ({"destination": "http://there"}, task)
+    plain = api("tasks.get_by_id", task=api("tasks.clone", task=copy, new_project_name="for clones of clones")["id"])
+    assert (plain["task"]["name"], plain["task"]["parent"]) == ("copy", task)
 
 
-def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api: Api, queue: str) -> None:
+def test_a_clone_is_checked_as_far_as_it_is_asked_for(api: Api) -> None:
+    model = api("models.create", name="an input", uri="http://there/in.pt")["id"]
+    task = api.task(models={"input": [{"name": "i", "model": model}]})
+    api("models.delete", model=model, force=True)
+    copy = api("tasks.get_by_id", task=api("tasks.clone", task=task)["id"])["task"]
+    assert copy["models"]["input"] == [{"name": "i", "model": f"__DELETED__{model}"}]
+    for refused in (
+        {"validate_references": True},
+        {"new_task_input_models": [{"name": "i", "model": "none"}]},
+        {"execution_overrides": {"model": "none"}},
+    ):
+        assert api.ask("tasks.clone", {"task": task, **refused}).code == "400/201"
+    assert api.ask("tasks.clone", {"task": task, "new_task_parent": "none"}).code == "400/101"
+
+
+def test_a_clone_says_which_project_its_name_means(api: Api) -> None:
+    task = api.task()
+    answers = [api("tasks.clone", task=task, new_project_name="new for a clone") for _ in range(2)]
+    projects = [api("tasks.get_by_id", task=answer["id"])["task"]["project"] for answer in answers]
+    assert [answer["new_project"] for answer in answers] == [{"id": id, "name": "new for a clone"} for id in projects]
+    assert projects[0] == projects[1]
+
+
+def test_a_new_task_refers_to_what_there_is(api: Api) -> None:
+    fields = {"name": "a task", "type": "training"}
+    assert api.ask("tasks.create", {**fields, "parent": "none"}).code == "400/101"
+    models = {"input": [{"name": "i", "model": "none"}]}
+    assert api.ask("tasks.create", {**fields, "models": models}).code == "400/201"
+    parent = api.task()
+    child = api.task(parent=parent)
+    api("tasks.delete", task=parent)
+    kept = api("tasks.get_by_id", task=child)["task"]["parent"]
+    assert kept == f"__DELETED__{parent}"
+    api("tasks.create", **fields, parent=kept)
+
+
+def test_fields_of_old_clients_are_found_where_new_ones_look(api: Api) -> None:
+    model = api("models.create", name="an input", uri="http://there/in.pt")["id"]
+    sent = {"parameters": {"lr": 1, "TF_DEFINE/steps": "5"}, "model_desc": {"design": "deep"}, "model": model}
+    own = {"General": {"b": {"value": "2"}}}
+    task = api.task(execution=sent, hyperparams=own)
+
+    def parameters() -> list[tuple[str, str, str]]:
+        found = api("tasks.get_hyper_params", tasks=[task])["params"][0]["hyperparams"]
+        return [(item["section"], item["name"], item["value"]) for item in found]
+
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert parameters() == [("Args", "lr", "1"), ("General", "b", "2"), ("TF_DEFINE", "steps", "5")]
+    assert found["hyperparams"]["Args"]["lr"]["type"] == "legacy"
+    assert found["configuration"] == {"design": {"name": "design", "value": "deep", "type": "legacy"}}
+    assert (found["models"]["input"], found["execution"]) == ([{"name": "Input Model", "model": model}], EXECUTION)
+    api("tasks.edit", task=task, execution={"parameters": {"momentum": "0.9"}})
+    assert parameters() == [("Args", "momentum", "0.9"), ("General", "b", "2")]
+
+
+def test_edit_merges_objects_of_fixed_fields_and_needs_force_beyond_a_draft(api: Api, queue: str) -> None:
     task = api.task(hyperparams={"Args": {"a": {"value": "1"}}}, script={"diff": "x", "branch": "b"})
     api("tasks.edit", task=task, script={"diff": "y"}, hyperparams={"General": {"b": {"value": "2"}}})
     found = api("tasks.get_by_id", task=task)["task"]
-    assert found["script"] == {**SCRIPT, "diff": "y"}
+    assert found["script"] == {**SCRIPT, "diff": "y", "branch": "b"}
+    api("tasks.edit", task=task, script={"branch": None})
+    assert api("tasks.get_by_id", task=task)["task"]["script"] == {**SCRIPT, "diff": "y"}
     assert found["hyperparams"].keys() == {"General"}
     api("tasks.enqueue", task=task, queue=queue)
     assert api.ask("tasks.edit", {"task": task, "name": "n"}).code == "400/110"
@@ -174,6 +231,24 @@ def test_hyper_parameters_merge_key_by_key(api: Api) -> None:
     api("tasks.delete_hyper_params", task=task, hyperparams=[{"section": "Args", "name": "a"}])
     assert values() == {}
     assert api("tasks.get_hyper_params", tasks=[task])["params"] == [{"task": task, "hyperparams": []}]
+
+
+def test_parts_of_a_running_task_change_by_force_but_for_user_properties(api: Api) -> None:
+    task = api.task(configuration={"net": {"value": "wide"}})
+    api("tasks.started", task=task)
+    item = {"section": "General", "name": "a", "value": "1"}
+    for action, fields in (
+        ("tasks.edit_hyper_params", {"hyperparams": [item]}),
+        ("tasks.delete_hyper_params", {"hyperparams": [item]}),
+        ("tasks.edit_configuration", {"configuration": [{"name": "net", "value": "deep"}]}),
+        ("tasks.delete_configuration", {"configuration": ["net"]}),
+    ):
+        assert api.ask(action, {"task": task, **fields}).code == "400/110", action
+        api(action, task=task, force=True, **fields)
+    api("tasks.edit_hyper_params", task=task, hyperparams=[{**item, "section": "Properties"}])
+    assert api("tasks.get_by_id", task=task)["task"]["hyperparams"].keys() == {"properties"}
+    api("tasks.delete_hyper_params", task=task, hyperparams=[{"section": "Properties"}])
+    assert api("tasks.get_by_id", task=task)["task"]["hyperparams"] == {}
 
 
 def test_artifacts_and_models_have_one_entry_per_name(api: Api) -> None:
@@ -362,7 +437,9 @@ def test_models_are_created_edited_and_found(api: Api) -> None:
     assert found["metadata"] == {"k": metadata[0]}
     assert [m["id"] for m in api("models.get_all", task=[task])["models"]] == [model]
     made = api("models.update_for_task", task=task, uri="http://there/2.pt", name="second")
-    assert api("tasks.get_by_id", task=task)["task"]["models"]["output"] == [{"model": made["id"], "name": "second"}]
+    assert api("tasks.get_by_id", task=task)["task"]["models"]["output"] == [
+        {"model": made["id"], "name": "Output Model"}
+    ]
     reader = api.task("reader", models={"input": [{"name": "i", "model": made["id"]}]})
     assert api.ask("models.delete", {"model": made["id"]}).code == "400/205"
     api("tasks.delete", task=reader)

@@ -15,6 +15,7 @@ from hpc_agent.server.store.documents import Collection, Document, models, tasks
 from hpc_agent.server.store.query import Condition, Query
 from hpc_agent.wire.error_kinds import (
     INVALID_MODEL_ID,
+    INVALID_TASK_ID,
     MODEL_CREATING_TASK_EXISTS,
     MODEL_IN_USE,
     TASK_CANNOT_BE_DELETED,
@@ -78,13 +79,16 @@ def remove_task(at: Transaction, task: Document, *, force: bool, drop_models: bo
         removed.children += tasks.update(at.db, child["id"], {"parent": DELETED + task["id"]})
     for model in _made_by(at, task["id"]):
         removed.kept_models += models.update(at.db, model["id"], {"task": DELETED + task["id"]})
-    artifacts = task.get("execution", {}).get("artifacts") or []
-    removed.artifact_urls |= {
-        artifact["uri"] for artifact in artifacts if artifact.get("uri") and artifact.get("mode") != "input"
-    }
+    removed.artifact_urls |= output_urls(task)
     key_store.end_with_task(at.db, task["id"], at.time)
     tasks.delete(at.db, task["id"])
     return removed
+
+
+def output_urls(task: Document) -> set[str]:
+    """Where the artifacts that a task made are."""
+    artifacts = task.get("execution", {}).get("artifacts") or []
+    return {artifact["uri"] for artifact in artifacts if artifact.get("uri") and artifact.get("mode") != "input"}
 
 
 def forget_run(at: Transaction, task: Document, *, force: bool, drop_models: bool = True) -> Removed:
@@ -190,6 +194,15 @@ def users_of(at: Transaction, model: str, *, other_than: str = "") -> list[Docum
 def in_use(at: Transaction, model: str, *, other_than: str = "") -> bool:
     """Whether a task other than ``other_than`` has the model as an input."""
     return bool(users_of(at, model, other_than=other_than))
+
+
+def refuse_missing_parent(at: Transaction, parent: str | None) -> None:
+    """
+    Raises:
+        ApiFault: 400/101, the parent is not there, and was not deleted either.
+    """
+    if parent and not parent.startswith(DELETED) and tasks.get(at.db, parent, ("id",)) is None:
+        raise ApiFault(INVALID_TASK_ID, "invalid parent", parent=parent[:64])
 
 
 def refuse_missing_models(at: Transaction, inputs: Iterable[Mapping[str, Any]]) -> None:

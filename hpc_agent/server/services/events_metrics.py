@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -18,6 +18,7 @@ from hpc_agent.server.services.events_read import (
     check_owner,
     curves_of,
     event_of,
+    is_wanted,
 )
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_queries, event_store, scalar_store
@@ -41,6 +42,10 @@ class EventsOfTasksRequest(RequestBody, frozen=True):
 
 class TaskMetricsRequest(EventsOfTasksRequest, frozen=True, kw_only=True):
     event_type: EventType
+
+
+class MultiMetricsRequest(EventsOfTasksRequest, frozen=True, kw_only=True):
+    event_type: EventType | None = None
 
 
 class MultiHistogramRequest(RequestBody, frozen=True):
@@ -89,13 +94,14 @@ def get_task_metrics(request: TaskMetricsRequest, call: Call) -> Answer:
     return {"metrics": [{"task": task, "metrics": sorted(metrics)} for task, metrics in found.items()]}
 
 
-@service.action(TaskMetricsRequest, Access.READ)
-def get_multi_task_metrics(request: TaskMetricsRequest, call: Call) -> Answer:
-    """Metrics and variants of events of one type, of several tasks together."""
+@service.action(MultiMetricsRequest, Access.READ)
+def get_multi_task_metrics(request: MultiMetricsRequest, call: Call) -> Answer:
+    """Metrics and variants of events of one type, or of all, of several tasks together."""
     together: dict[str, set[str]] = defaultdict(set)
-    for metrics in event_queries.metrics_of(call.db, unique(request.tasks), request.event_type).values():
-        for metric, variants in metrics.items():
-            together[metric] |= set(variants)
+    for kind in [request.event_type] if request.event_type else get_args(EventType):
+        for metrics in event_queries.metrics_of(call.db, unique(request.tasks), kind).values():
+            for metric, variants in metrics.items():
+                together[metric] |= set(variants)
     return {"metrics": [{"metric": metric, "variants": sorted(together[metric])} for metric in sorted(together)]}
 
 
@@ -144,12 +150,9 @@ def get_multi_task_plots(request: MultiPlotsRequest, call: Call) -> Answer:
     """Plots of several tasks: ``{metric: {variant: {task: {iteration: {name, plots}}}}}``."""
     plots: dict[str, Any] = {}
     returned = 0
-    wanted = {item.metric: set(item.variants) for item in request.metrics}
     for id, name in _named(call, request.tasks, request.model_events).items():
         for report in event_store.latest_reports(call.db, id, "plot", request.iters):
-            if wanted and not (
-                report.metric in wanted and (not wanted[report.metric] or report.variant in wanted[report.metric])
-            ):
+            if not is_wanted(request.metrics, report.metric, report.variant):
                 continue
             of_task = plots.setdefault(report.metric, {}).setdefault(report.variant, {}).setdefault(id, {})
             of_task.setdefault(str(report.iter), {"name": name, "plots": []})["plots"].append(event_of(report))
@@ -193,17 +196,29 @@ def scalar_metrics_iter_raw(request: RawRequest, call: Call) -> Answer:
     if request.metric is None:
         raise invalid("give the metric")
     metric, variants = request.metric.metric, request.metric.variants
-    place = _place(request.scroll_id)
-    found = scalar_store.points(call.db, request.task, metric, variants, after=place, limit=request.batch_size)
+    place, size = _raw_place(request)
+    found = scalar_store.points(call.db, request.task, metric, variants, after=place, limit=size)
     axes: dict[str, Json] = defaultdict(lambda: {"iter": [], "y": [], "timestamp": []})
     for point in found:
         axes[point.variant]["iter"].append(point.iter)
         axes[point.variant]["y"].append(point.value)
         axes[point.variant]["timestamp"].append(point.timestamp)
-    answer: Answer = {"variants": axes, "returned": len(found), "scroll_id": _scroll(place, found)}
+    scroll = msgspec.json.encode((size, _scroll(place, found))).decode()
+    answer: Answer = {"variants": axes, "returned": len(found), "scroll_id": scroll}
     if request.count_total:
         answer["total"] = scalar_store.count_points(call.db, request.task, metric, variants)
     return answer
+
+
+def _raw_place(request: RawRequest) -> tuple[tuple[str, int] | None, int]:
+    """Where the next page begins, and its size: that of the first page holds for all that follow."""
+    if not request.scroll_id:
+        return None, request.batch_size
+    try:
+        size, place = msgspec.json.decode(request.scroll_id, type=decodable(tuple[BatchSize, str]))
+    except msgspec.MsgspecError:
+        raise invalid("scroll_id is not one that this server gave out") from None
+    return _place(place), size
 
 
 def _place(scroll: str | None) -> tuple[str, int] | None:

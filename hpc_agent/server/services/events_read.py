@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 from typing import Annotated, Literal
@@ -13,7 +14,7 @@ from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Requ
 from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_store, scalar_store
-from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.documents import Collection, models, tasks
 from hpc_agent.server.store.event_pages import EventPlace, count_events, events_after, is_place
 from hpc_agent.server.store.event_store import DEBUG_IMAGE, Report
 from hpc_agent.struct_types import decodable
@@ -35,11 +36,20 @@ class OwnerRequest(RequestBody, frozen=True):
     model_events: bool = False
 
 
+class MetricVariants(RequestBody, frozen=True):
+    metric: str
+    variants: list[str] = []
+
+
+MetricFilter = Annotated[list[MetricVariants], msgspec.Meta(max_length=1000)]
+
+
 class LogRequest(OwnerRequest, frozen=True):
     batch_size: BatchSize = 100
     order: Literal["asc", "desc"] | None = None
     navigate_earlier: bool = True
     from_timestamp: float | None = None
+    metrics: MetricFilter = []
 
 
 class EventsRequest(OwnerRequest, frozen=True):
@@ -47,14 +57,6 @@ class EventsRequest(OwnerRequest, frozen=True):
     order: Literal["asc", "desc"] = "asc"
     batch_size: BatchSize = 500
     scroll_id: str | None = None
-
-
-class MetricVariants(RequestBody, frozen=True):
-    metric: str
-    variants: list[str] = []
-
-
-MetricFilter = Annotated[list[MetricVariants], msgspec.Meta(max_length=1000)]
 
 
 class HistogramRequest(OwnerRequest, frozen=True):
@@ -65,6 +67,7 @@ class HistogramRequest(OwnerRequest, frozen=True):
 
 class SingleValuesRequest(RequestBody, frozen=True):
     tasks: Ids
+    metrics: MetricFilter = []
     model_events: bool = False
 
 
@@ -102,14 +105,17 @@ def get_task_log(request: LogRequest, call: Call) -> Answer:
     check_owner(request, call)
     start = None if request.from_timestamp is None else _milliseconds(request.from_timestamp)
     earlier = request.navigate_earlier
-    found = event_store.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
+    metrics = [item.metric for item in request.metrics] or None
+    found = event_store.chunks(
+        call.db, request.task, earlier=earlier, start=start, limit=request.batch_size, metrics=metrics
+    )
     nearest_first = "desc" if earlier else "asc"
     if (request.order or nearest_first) != nearest_first:
         found.reverse()
     return {
         "events": [{"type": "log", **_fields(chunk)} for chunk in found],
         "returned": len(found),
-        "total": event_store.count_chunks(call.db, request.task),
+        "total": event_store.count_chunks(call.db, request.task, metrics),
     }
 
 
@@ -185,7 +191,8 @@ def curves_of(
         metrics=[(wanted.metric, wanted.variants) for wanted in metrics],
     ):
         x = [_iso_time(moment) for moment in curve.x] if key == "iso_time" else curve.x
-        curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y}
+        label = {"x_axis_label": curve.x_axis_label} if curve.x_axis_label else {}
+        curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y, **label}
     return dict(curves)
 
 
@@ -196,16 +203,23 @@ def _iso_time(milliseconds: int) -> str:
         return str(milliseconds)
 
 
+def is_wanted(metrics: Sequence[MetricVariants], metric: str, variant: str) -> bool:
+    """Whether a filter of metrics, each with its variants or all of them, has this one; an empty one has all."""
+    return not metrics or any(m.metric == metric and (not m.variants or variant in m.variants) for m in metrics)
+
+
 @service.action(SingleValuesRequest, Access.READ)
 def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
-    """Single-value metrics of tasks."""
+    """Single-value metrics of tasks, or of models with ``model_events``."""
     found = []
+    collection: Collection = models if request.model_events else tasks
     for id in unique(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
             for s in scalar_store.single_values(call.db, id)
+            if is_wanted(request.metrics, s.metric, s.variant)
         ]
-        name = (tasks.get(call.db, id, ("name",)) or {}).get("name", "")
+        name = (collection.get(call.db, id, ("name",)) or {}).get("name", "")
         if values:
             found.append({"task": id, "task_name": name, "values": values})
     return {"tasks": found}
@@ -215,12 +229,10 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
 def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
     """Plots of a task."""
     check_owner(request, call)
-    wanted = {item.metric: set(item.variants) for item in request.metrics}
     found = [
         event_of(report)
         for report in event_store.latest_reports(call.db, request.task, "plot", request.iters)
-        if not wanted
-        or (report.metric in wanted and (not wanted[report.metric] or report.variant in wanted[report.metric]))
+        if is_wanted(request.metrics, report.metric, report.variant)
     ]
     return {"plots": found, "returned": len(found), "total": len(found)}
 
@@ -259,7 +271,7 @@ def _by_iteration(request: ImagesRequest, call: Call, type: str) -> Answer:
             type,
             metric=wanted.metric,
             earlier=request.navigate_earlier,
-            start=place.get(wanted.task),
+            start=place[wanted.task][0 if request.navigate_earlier else 1] if wanted.task in place else None,
             iterations=request.iters,
         )
         variants = {variant for variant in wanted.variants if variant is not None}
@@ -271,14 +283,16 @@ def _by_iteration(request: ImagesRequest, call: Call, type: str) -> Answer:
             for iteration, group in groupby(found, key=lambda report: report.iter)
         ]
         if found:
-            place[wanted.task] = found[-1].iter
+            shown_now = [report.iter for report in found]
+            place[wanted.task] = min(shown_now), max(shown_now)
         shown.append({"task": wanted.task, "iterations": by_iteration})
     return {"metrics": shown, "scroll_id": msgspec.json.encode(place).decode()}
 
 
-def _place(scroll: str | None) -> dict[str, int]:
+def _place(scroll: str | None) -> dict[str, tuple[int, int]]:
+    """The first and the last iteration that were shown of each task."""
     try:
-        return msgspec.json.decode(scroll, type=decodable(dict[str, Int64])) if scroll else {}
+        return msgspec.json.decode(scroll, type=decodable(dict[str, tuple[Int64, Int64]])) if scroll else {}
     except msgspec.MsgspecError:
         raise invalid("scroll_id is not one that this server gave out") from None
 

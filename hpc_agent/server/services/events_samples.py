@@ -61,24 +61,24 @@ def next_debug_image_sample(request: NextSampleRequest, call: Call) -> Answer:
 
 @service.action(SampleRequest, Access.READ)
 def get_plot_sample(request: SampleRequest, call: Call) -> Answer:
-    """One plot of a variant: of an iteration, or the last."""
+    """A metric's plots, or one variant's, of an iteration or the last."""
     return _sample(request, call, _PLOT)
 
 
 @service.action(NextSampleRequest, Access.READ)
 def next_plot_sample(request: NextSampleRequest, call: Call) -> Answer:
-    """The plot before or after the one that ``scroll_id`` is at."""
+    """The plots before or after those that ``scroll_id`` is at."""
     return _next(request, call, _PLOT)
 
 
 def _sample(request: SampleRequest, call: Call, type: str) -> Answer:
     check_owner(request, call)
     variant = request.variant
-    if not variant:
+    if not variant and type == DEBUG_IMAGE:
         variants = event_queries.metrics_of(call.db, [request.task], type).get(request.task, {}).get(request.metric)
         variant = variants[0] if variants else ""
-    found = event_queries.sample_at(call.db, request.task, type, request.metric, variant, request.iteration)
-    iteration = found.iter if found else request.iteration or 0
+    found = event_queries.samples_at(call.db, request.task, type, request.metric, variant, request.iteration)
+    iteration = found[0].iter if found else request.iteration or 0
     place = _SamplePlace(request.metric, variant, iteration, request.navigate_current_metric)
     return _answer(call, request.task, type, found, place)
 
@@ -89,7 +89,7 @@ def _next(request: NextSampleRequest, call: Call, type: str) -> Answer:
         place = msgspec.json.decode(request.scroll_id, type=decodable(_SamplePlace))
     except msgspec.MsgspecError:
         raise invalid("scroll_id is not one that this server gave out") from None
-    found = event_queries.neighbour_of(
+    found = event_queries.neighbours_of(
         call.db,
         request.task,
         type,
@@ -98,28 +98,31 @@ def _next(request: NextSampleRequest, call: Call, type: str) -> Answer:
         one_metric=place.one_metric,
         next_iteration=request.next_iteration,
     )
-    if found is not None:
-        place = _SamplePlace(found.metric, found.variant, found.iter, place.one_metric)
+    if found:
+        variant = found[0].variant if place.variant else ""
+        place = _SamplePlace(found[0].metric, variant, found[0].iter, place.one_metric)
     return _answer(call, request.task, type, found, place)
 
 
-def _answer(call: Call, task: str, type: str, found: Report | None, place: _SamplePlace) -> Answer:
-    """Plots have their event in a list too, as servers before API 2.24 answered."""
+def _answer(call: Call, task: str, type: str, found: list[Report], place: _SamplePlace) -> Answer:
+    """Plots are answered as a list, those of all variants where none is asked for."""
     ends = event_queries.iterations_of(call.db, task, type, place.metric, place.variant)
-    event = event_of(found) if found is not None else None
+    events = [event_of(report) for report in found]
     answer: Answer = {
         "scroll_id": msgspec.json.encode(place).decode(),
-        "event": event,
+        "event": events[0] if events else None,
         "min_iteration": ends[0] if ends else None,
         "max_iteration": ends[1] if ends else None,
     }
-    return {**answer, "events": [event] if event else []} if type == _PLOT else answer
+    return {**answer, "events": events} if type == _PLOT else answer
 
 
 class ClearLogRequest(RequestBody, frozen=True):
     task: str
     threshold_sec: Annotated[int, msgspec.Meta(ge=0, le=10**10)] | None = None
     allow_locked: bool = False
+    exclude_metrics: list[str] | None = None
+    include_metrics: list[str] | None = None
 
 
 class DeleteForModelRequest(RequestBody, frozen=True):
@@ -133,12 +136,15 @@ class ScrollRequest(RequestBody, frozen=True):
 
 @service.action(ClearLogRequest, Access.WRITE)
 def clear_task_log(request: ClearLogRequest, call: Call) -> Answer:
-    """Delete the console of a task, or what of it is older than so many seconds."""
+    """Delete the console of a task, or what of it is older than so many seconds, or of some metrics alone."""
     existing_task(call, request.task, ("status",))
     before = None
     if request.threshold_sec is not None:
         before = int(call.now.timestamp() * 1000 - timedelta(seconds=request.threshold_sec).total_seconds() * 1000)
-    return {"deleted": event_queries.delete_console(call.db, request.task, before)}
+    deleted = event_queries.delete_console(
+        call.db, request.task, before, only=request.include_metrics, but_for=request.exclude_metrics
+    )
+    return {"deleted": deleted}
 
 
 @service.action(DeleteForModelRequest, Access.WRITE)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpc_agent.domain.status import TaskStatus
@@ -17,7 +16,7 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.event_batch import EventBatch, EventOwner, Reported, parsed
 from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import models, tasks
-from hpc_agent.server.store.scalar_store import SINGLE_VALUE, NewPoint
+from hpc_agent.server.store.scalar_store import SINGLE_VALUE
 from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED, VALIDATION_ERROR
 
 service = Service("events")
@@ -69,10 +68,10 @@ def _store(batch: EventBatch, call: Call) -> Answer:
         event_store.add_chunks(call.db, reported.chunks)
         for (metric, variant), points in reported.points.items():
             series = (owner.id, metric, variant)
-            scalar_store.add_points(call.db, series, points, worker=reported.workers[metric, variant])
+            label = reported.labels.get((metric, variant))
+            scalar_store.add_points(call.db, series, points, worker=reported.workers[metric, variant], label=label)
         event_store.add_reports(call.db, reported.reports)
-        if not owner.is_model:
-            _note(call, owner.id, reported)
+        _note(call, owner, reported)
     added = sum(map(len, stored.values()))
     return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 
@@ -98,31 +97,35 @@ def _status(call: Call, owner: EventOwner) -> str | None:
     return None if task is None else str(task["status"])
 
 
-def _note(call: Call, task: str, reported: Reported) -> None:
-    """Leave on a task that it is alive, how far it is, and its latest figures."""
+def _note(call: Call, owner: EventOwner, reported: Reported) -> None:
+    """Leave on a task or model that it is alive, how far it is, and its latest figures."""
+    collection, id = models if owner.is_model else tasks, owner.id
     changes: dict[str, Any] = {"last_update": call.time}
     iterations = [point[0] for points in reported.points.values() for point in points if point[0] != SINGLE_VALUE]
     iterations += [report.iter for report in reported.reports]
     if iterations or reported.points:
-        before = tasks.get(call.db, task, ("last_iteration", "last_metrics")) or {}
+        before = collection.get(call.db, id, ("last_iteration", "last_metrics")) or {}
         changes["last_iteration"] = max(0, *iterations, before.get("last_iteration", 0))
-        changes["last_metrics"] = _latest(before.get("last_metrics", {}), reported.points)
-    tasks.update(call.db, task, changes)
+        changes["last_metrics"] = _latest(before.get("last_metrics", {}), reported)
+    collection.update(call.db, id, changes)
 
 
-def _latest(metrics: Json, points: Mapping[tuple[str, str], Iterable[NewPoint]]) -> Json:
+def _latest(metrics: Json, reported: Reported) -> Json:
     """``{md5(metric): {md5(variant): {metric, variant, value, min_value, max_value, …}}}``, as clients look it up."""
     result = {key: dict(variants) for key, variants in metrics.items()}
     shown = sum(map(len, result.values()))
-    for (metric, variant), of_series in points.items():
+    for (metric, variant), of_series in reported.points.items():
         numbers = sorted((iteration, value) for iteration, _, value in of_series if value == value)
         old = result.get(_key(metric), {}).get(_key(variant), {})
         if not numbers or (not old and shown >= _MOST_LATEST):
             continue
         shown += 0 if old else 1
         new = {**old, "metric": metric, "variant": variant, **_figures(old, numbers)}
+        if label := reported.labels.get((metric, variant)):
+            new["x_axis_label"] = label
         result.setdefault(_key(metric), {})[_key(variant)] = new
-    return result
+    # As a document database keeps them: readers that take the first one get the same one as there.
+    return {key: dict(sorted(result[key].items())) for key in sorted(result)}
 
 
 def _figures(old: Json, points: list[tuple[int, float]]) -> Json:

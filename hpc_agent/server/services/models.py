@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import joined, listing
 from hpc_agent.server.action import (
     Access,
@@ -27,9 +30,13 @@ from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import project_queries
 from hpc_agent.server.store.documents import Document, models, new_id, tasks
 from hpc_agent.server.store.project_queries import in_projects
-from hpc_agent.wire.error_kinds import INVALID_MODEL_ID
+from hpc_agent.struct_types import decodable
+from hpc_agent.wire.error_kinds import INVALID_MODEL_ID, INVALID_TASK_STATUS, MISSING_FIELDS
 
 service = Service("models")
+
+_MAKES_MODELS = frozenset({TaskStatus.CREATED.value, TaskStatus.IN_PROGRESS.value})
+_OUTPUT_MODEL = "Output Model"
 
 
 class ModelRequest(RequestBody, frozen=True):
@@ -154,6 +161,10 @@ def _insert(call: Call, **fields: Any) -> str:
     return str(model["id"])
 
 
+class _WithStatistics(RequestBody, frozen=True):
+    include_stats: bool = False
+
+
 @service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List models."""
@@ -163,8 +174,13 @@ def get_all(request: Json, call: Call) -> Answer:
 
 @service.action(Json, Access.READ)
 def get_all_ex(request: Json, call: Call) -> Answer:
-    """List models, with what they refer to in place of ids."""
-    found, paging = joined.find(call.db, models, request)
+    """List models, with what they refer to in place of ids; with ``include_stats`` also how many labels they have."""
+    wanted = msgspec.convert(request, decodable(_WithStatistics), strict=False)
+    found, paging = joined.find(call.db, models, request, options=frozenset(_WithStatistics.__struct_fields__))
+    if wanted.include_stats:
+        for model in found:
+            labels = model.get("labels") or (models.get(call.db, model["id"], ("labels",)) or {}).get("labels") or {}
+            model["stats"] = {"labels_count": len(labels)}
     return {"models": found, **paging}
 
 
@@ -239,9 +255,14 @@ def _reached(call: Call, task: str, iteration: int) -> None:
 @service.action(UpdateForTaskRequest, Access.WRITE)
 def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     """Set the URL of the task's last output model, or create a new one."""
-    task = existing_task(call, request.task, ("models", "name", "project"))
+    if bool(request.uri) == bool(request.override_model_id):
+        raise ApiFault(MISSING_FIELDS, "give either uri or override_model_id", task=request.task)
+    task = existing_task(call, request.task, ("status", "models", "execution", "name", "project"))
+    if task["status"] not in _MAKES_MODELS:
+        raise ApiFault(INVALID_TASK_STATUS, "only a draft or a running task makes models", task=request.task)
     if request.override_model_id:
         existing_model(call, request.override_model_id)
+        _set_output(call, task, request.override_model_id)
         return {"id": request.override_model_id, "created": False}
     changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
     if "name" in changes:
@@ -253,13 +274,29 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
     if "last_iteration" in changes:
         _reached(call, request.task, changes["last_iteration"])
+    execution, inputs = task.get("execution", {}), task.get("models", {}).get("input") or []
     # Not ready: it becomes final when its task is published.
-    fields = {"name": task["name"], "project": task.get("project"), "task": request.task, "ready": False, **changes}
+    fields = {
+        "name": task["name"],
+        "project": task.get("project"),
+        "task": request.task,
+        "ready": False,
+        "framework": execution.get("framework"),
+        "labels": execution.get("model_labels") or {},
+        "parent": inputs[0].get("model") if inputs else None,
+        **changes,
+    }
     identifier = _insert(call, **fields)
-    reference = {"model": identifier, "name": fields["name"]}
-    sides = {"input": task.get("models", {}).get("input") or [], "output": [reference]}
-    tasks.update(call.db, request.task, {"models": sides, "last_update": call.time})
+    _set_output(call, task, identifier)
     return {"id": identifier, "created": True, "updated": 1, "fields": changes}
+
+
+def _set_output(call: Call, task: Document, model: str) -> None:
+    sides = {
+        "input": task.get("models", {}).get("input") or [],
+        "output": [{"model": model, "name": _OUTPUT_MODEL}],
+    }
+    tasks.update(call.db, task["id"], {"models": sides, "last_update": call.time})
 
 
 @service.action(MetadataRequest, Access.WRITE)

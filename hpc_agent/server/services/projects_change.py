@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hpc_agent.server.action import Access, Answer, Call, Json, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
@@ -10,6 +11,7 @@ from hpc_agent.server.authorization import owns
 from hpc_agent.server.listing import with_subprojects
 from hpc_agent.server.roles import OwnerKind
 from hpc_agent.server.services.deletion import ARCHIVED, Removed, remove_model, remove_task
+from hpc_agent.server.services.pipeline_steps import CONTROLLER
 from hpc_agent.server.services.projects import (
     DEEPEST,
     ProjectRequest,
@@ -18,6 +20,7 @@ from hpc_agent.server.services.projects import (
     present_project,
     project_named,
 )
+from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Collection, Document, models, projects, tasks
 from hpc_agent.server.store.project_queries import in_projects
@@ -25,7 +28,9 @@ from hpc_agent.server.store.query import Condition, Query
 from hpc_agent.wire.error_kinds import (
     NAME_TAKEN,
     NO_PERMISSION,
+    PROJECT_HAS_DATASETS,
     PROJECT_HAS_MODELS,
+    PROJECT_HAS_PIPELINES,
     PROJECT_HAS_TASKS,
     PROJECT_LOCATION,
 )
@@ -33,6 +38,8 @@ from hpc_agent.wire.error_kinds import (
 service = Service("projects")
 
 _PIPELINE = "pipeline"
+_DATASET = "dataset"
+_REPORTS = "reports"
 
 
 class MoveProjectRequest(ProjectRequest, frozen=True):
@@ -102,26 +109,70 @@ def _not_archived(collection: Collection) -> Condition:
     return q.negate(q.holds(q.field(collection.table, "system_tags"), ARCHIVED))
 
 
+@dataclass(frozen=True)
+class _Inside:
+    """The projects in a project, itself among them, by what they are for; those of reports are ``regular``."""
+
+    regular: list[str]
+    pipelines: list[str]
+    datasets: list[str]
+
+
+def _by_use(call: Call, ids: Sequence[str]) -> _Inside:
+    kinds: dict[str, list[str]] = {_PIPELINE: [], _DATASET: []}
+    one_of = q.one_of(q.field(projects.table, "id"), ids)
+    for project in projects.find(call.db, Query((one_of,), fields=("basename", "system_tags"))):
+        for kind, of_kind in kinds.items():
+            if kind in project.get("system_tags", []) and project["basename"] != f".{kind}s":
+                of_kind.append(project["id"])
+    special = {id for of_kind in kinds.values() for id in of_kind}
+    return _Inside([id for id in ids if id not in special], kinds[_PIPELINE], kinds[_DATASET])
+
+
+def _runs(ids: Sequence[str]) -> list[Condition]:
+    is_run = q.compare(q.field(tasks.table, "type"), "=", CONTROLLER)
+    return [in_projects(tasks, ids), is_run, _not_archived(tasks)]
+
+
+def _versions(ids: Sequence[str]) -> list[Condition]:
+    return [in_projects(tasks, ids), _not_archived(tasks)]
+
+
 @service.action(ProjectRequest, Access.READ)
 def validate_delete(request: ProjectRequest, call: Call) -> Answer:
     """How much is in a project and those inside it, and how much of that is not archived."""
-    project = existing_project(call, request.project)
-    ids = with_subprojects(call.db, request.project)
-    counts: Json = {}
-    for collection, inside in _contents(call, ids):
-        name = collection.table.name
-        counts[name] = collection.count(call.db, Query((inside,)))
-        counts[f"non_archived_{name}"] = collection.count(call.db, Query((inside, *_hindrances(project, collection))))
+    existing_project(call, request.project)
+    inside = _by_use(call, with_subprojects(call.db, request.project))
+    counts: Json = {
+        "pipelines": len(project_queries.count_by_project(call.db, tasks, _runs(inside.pipelines))),
+        "datasets": len(project_queries.count_by_project(call.db, tasks, _versions(inside.datasets))),
+    }
+    is_report = q.holds(q.field(tasks.table, "system_tags"), _REPORTS)
+    for name, collection, conditions in (
+        ("tasks", tasks, [q.negate(is_report)]),
+        ("models", models, []),
+        ("reports", tasks, [is_report]),
+    ):
+        of_kind = (in_projects(collection, inside.regular), *conditions)
+        counts[name] = collection.count(call.db, Query(of_kind))
+        counts[f"non_archived_{name}"] = collection.count(call.db, Query((*of_kind, _not_archived(collection))))
     return counts
 
 
-def _hindrances(project: Document, collection: Collection) -> list[Condition]:
-    """What keeps a project from being deleted: all that is not archived; of a pipeline's project its runs alone."""
-    conditions = [_not_archived(collection)]
-    if _PIPELINE in project.get("system_tags", []):
-        is_run = collection is tasks
-        conditions.append(q.compare(q.field(tasks.table, "type"), "=", "controller") if is_run else q.any_of([]))
-    return conditions
+def _refuse_full(call: Call, project: str, ids: Sequence[str]) -> None:
+    """
+    Raises:
+        ApiFault: 400/402, 405, 406 or 413, something in these projects is not archived.
+    """
+    inside = _by_use(call, ids)
+    for collection, conditions, kind, advice in (
+        (tasks, _runs(inside.pipelines), PROJECT_HAS_PIPELINES, "archive their runs"),
+        (tasks, _versions(inside.datasets), PROJECT_HAS_DATASETS, "delete their versions"),
+        (tasks, [in_projects(tasks, inside.regular), _not_archived(tasks)], PROJECT_HAS_TASKS, ""),
+        (models, [in_projects(models, inside.regular), _not_archived(models)], PROJECT_HAS_MODELS, ""),
+    ):
+        if collection.count(call.db, Query(tuple(conditions))):
+            raise ApiFault(kind, f"{advice} or use force=true" if advice else "use force=true", id=project)
 
 
 @service.action(DeleteProjectRequest, Access.WRITE)
@@ -130,13 +181,10 @@ def delete(request: DeleteProjectRequest, call: Call) -> Answer:
 
     With ``delete_contents`` these go along; otherwise they stay, without a project.
     """
-    project = existing_project(call, request.project)
+    existing_project(call, request.project)
     ids = with_subprojects(call.db, request.project)
     if not request.force:
-        for collection, inside in _contents(call, ids):
-            if collection.count(call.db, Query((inside, *_hindrances(project, collection)))):
-                kind = PROJECT_HAS_TASKS if collection is tasks else PROJECT_HAS_MODELS
-                raise ApiFault(kind, "use force=true", id=request.project)
+        _refuse_full(call, request.project, ids)
     if foreign := next((id for id in ids if not owns(call, OwnerKind.PROJECT, id)), None):
         raise ApiFault(NO_PERMISSION, "a project inside it is another user's", project=foreign)
     answer = _delete_contents(call, ids) if request.delete_contents else _leave_contents(call, ids)

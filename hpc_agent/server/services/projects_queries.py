@@ -86,9 +86,13 @@ class UserNamesRequest(RequestBody, frozen=True):
 
 
 def _within(call: Call, collection: Collection, ids: Sequence[str] | None, *, inside: bool = True) -> Condition:
-    """Documents of the projects and, with ``inside``, of those inside them; all where none are given."""
+    """Documents of the projects and, with ``inside``, of those inside them.
+
+    Where none are given: all, without ``inside`` those of no project.
+    """
     if not ids:
-        return in_projects(collection, None)
+        outside = q.is_empty(q.field(collection.table, "project"))
+        return in_projects(collection, None) if inside else outside
     return in_projects(collection, with_subprojects(call.db, list(ids)) if inside else list(ids))
 
 
@@ -224,7 +228,8 @@ def get_tags(request: TagsRequest, call: Call) -> Answer:
 @organization.action(RequestBody, Access.READ)
 def get_user_companies(request: RequestBody, call: Call) -> Answer:
     """The one company of this server, with its users."""
-    owners = users.find(call.db, Query(order_by=("name",), fields=("name",)))
+    found = users.find(call.db, Query(order_by=("name",), fields=("name",)))
+    owners = [{**user, "avatar": None} for user in found]
     own = {"id": call.identity.company, "name": call.identity.company_name}
     return {"companies": [{**own, "allocated": len(owners), "owners": owners}]}
 
@@ -240,6 +245,9 @@ class CountsRequest(RequestBody, frozen=True):
     reports: Json | None = None
     active_users: Ids | None = None
     search_hidden: bool = False
+    allow_public: bool = True
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Count no further."""
 
 
 _COUNTED: dict[str, tuple[Collection, str | None]] = {
@@ -265,8 +273,22 @@ def _count(call: Call, request: CountsRequest, name: str) -> int:
     wanted = dict(getattr(request, name))
     if type is not None:
         wanted |= {"type": type, "include_subprojects": True}
-    if request.active_users and collection is not projects and not wanted.get("user"):
+    extra: list[Condition] = []
+    if request.active_users and collection is projects:
+        active = q.one_of(q.field(tasks.table, "user"), request.active_users)
+        extra.append(q.one_of(q.field(projects.table, "id"), projects_with_tasks(call, [active])))
+    elif request.active_users and not wanted.get("user"):
         wanted["user"] = request.active_users
     shows_hidden = request.search_hidden or name not in ("projects", "tasks")
     hidden = "" if shows_hidden else HIDDEN
-    return collection.count(call.db, Query(tuple(listing.matching(call.db, collection, wanted, hidden=hidden))))
+    conditions = (*extra, *listing.matching(call.db, collection, wanted, hidden=hidden))
+    found = collection.count(call.db, Query(conditions))
+    return min(found, request.limit or found)
+
+
+def projects_with_tasks(call: Call, conditions: Sequence[Condition]) -> list[str]:
+    """The projects that have such tasks, and all those that these are in."""
+    own = project_queries.count_by_project(call.db, tasks, conditions)
+    one_of = q.one_of(q.field(projects.table, "id"), list(own))
+    found = projects.find(call.db, Query((one_of,), fields=("path",)))
+    return list({id for project in found for id in (project["id"], *project.get("path", []))})

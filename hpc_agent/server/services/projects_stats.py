@@ -11,7 +11,9 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import filters, joined
 from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, iso
 from hpc_agent.server.listing import HIDDEN
+from hpc_agent.server.services.deletion import ARCHIVED
 from hpc_agent.server.services.projects import within_place
+from hpc_agent.server.services.projects_queries import projects_with_tasks
 from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
@@ -20,6 +22,8 @@ from hpc_agent.server.store.query import Condition, Query
 from hpc_agent.struct_types import decodable
 
 service = Service("projects")
+
+_DATASET = "dataset"
 
 _CHILDREN: dict[str, tuple[str, str]] = {
     "pipeline": ("pipeline", "controller"),
@@ -32,7 +36,8 @@ _CHILDREN: dict[str, tuple[str, str]] = {
 class _Statistics(RequestBody, frozen=True):
     include_stats: bool = False
     stats_with_children: bool = True
-    stats_for_state: Literal["active", "archived"] | None = None
+    stats_for_state: Literal["active", "archived"] | None = "active"
+    """None for both."""
     include_stats_filter: Json | None = None
     include_dataset_stats: bool = False
     check_own_contents: bool = False
@@ -55,7 +60,7 @@ def get_all_ex(request: Json, call: Call) -> Answer:
     place = within_place(request)
     selected: list[str] | None = None
     if wanted.active_users or wanted.children_type:
-        selected = _with_children(call, wanted)
+        selected = projects_with_tasks(call, _of_tasks(wanted, hidden=True))
     extra = [] if selected is None else [q.one_of(q.field(projects.table, "id"), selected)]
     found, paging = joined.find(call.db, projects, place, extra=extra, options=_OPTIONS)
     if wanted.search_hidden:
@@ -65,7 +70,10 @@ def get_all_ex(request: Json, call: Call) -> Answer:
     if wanted.check_own_contents:
         _add_own_contents(call, found, wanted)
     if wanted.include_stats:
-        _add_figures(call, found, wanted, wanted.stats_for_state or "active")
+        _add_figures(call, found, wanted)
+    if wanted.include_dataset_stats:
+        for project in found:
+            project["dataset_stats"] = project_queries.dataset_size(call.db, project["id"])
     return {"projects": found, **paging}
 
 
@@ -98,44 +106,63 @@ def _tags(wanted: _Statistics) -> Json:
     return {"tags": wanted.children_tags} if wanted.children_tags else {}
 
 
-def _with_children(call: Call, wanted: _Statistics) -> list[str]:
-    """The projects that have such tasks, and all those that these are in."""
-    conditions = _of_tasks(wanted, hidden=True)
-    own = project_queries.count_by_project(call.db, tasks, conditions)
-    one_of = q.one_of(q.field(projects.table, "id"), list(own))
-    found = projects.find(call.db, Query((one_of,), fields=("path",)))
-    return list({id for project in found for id in (project["id"], *project.get("path", []))})
-
-
 def _add_own_contents(call: Call, found: list[Document], wanted: _Statistics) -> None:
     ids = [project["id"] for project in found]
-    of_tasks = [in_projects(tasks, ids), *_of_tasks(wanted, hidden=wanted.search_hidden)]
+    if wanted.children_type == "dataset":
+        for project in found:
+            directly = q.compare(q.field(projects.table, "parent"), "=", project["id"])
+            project["own_datasets"] = projects.count(call.db, Query((directly, _is_dataset())))
+        return
+    active = [q.negate(q.holds(q.field(c.table, "system_tags"), ARCHIVED)) for c in (tasks, models)]
+    of_tasks = [in_projects(tasks, ids), active[0], *_of_tasks(wanted, hidden=wanted.search_hidden)]
     counted = {
         "own_tasks": project_queries.count_by_project(call.db, tasks, of_tasks),
-        "own_models": project_queries.count_by_project(call.db, models, [in_projects(models, ids)]),
+        "own_models": project_queries.count_by_project(call.db, models, [in_projects(models, ids), active[1]]),
     }
     for project in found:
         project |= {name: counts.get(project["id"], 0) for name, counts in counted.items()}
 
 
-def _add_figures(call: Call, found: list[Document], wanted: _Statistics, state: str) -> None:
-    children = {project["id"]: _inside(call, project["id"]) for project in found}
+def _is_dataset() -> Condition:
+    return q.holds(q.field(projects.table, "system_tags"), _DATASET)
+
+
+def _datasets(call: Call, project: str) -> Json:
+    """The data sets in a project at any depth: how many, and their tags."""
+    within = q.holds(q.field(projects.table, "path"), project)
+    found = projects.find(call.db, Query((within, _is_dataset()), fields=("tags",)))
+    return {"count": len(found), "tags": sorted({tag for dataset in found for tag in dataset.get("tags", [])})}
+
+
+def _add_figures(call: Call, found: list[Document], wanted: _Statistics) -> None:
+    states = [wanted.stats_for_state] if wanted.stats_for_state else ["active", "archived"]
+    # Reports are in hidden projects, and they are what such a list is about.
+    hidden = wanted.search_hidden or wanted.children_type is not None
+    children = {project["id"]: _inside(call, project["id"], hidden=hidden) for project in found}
     ids = {id for project in found for id in (project["id"], *(child["id"] for child in children[project["id"]]))}
     conditions = [in_projects(tasks, sorted(ids)), *_of_tasks(wanted, hidden=wanted.search_hidden)]
     since = iso(call.now - timedelta(hours=24))
     figures = project_queries.task_figures(call.db, conditions, since)
     for project in found:
         inside = [child["id"] for child in children[project["id"]]] if wanted.stats_with_children else []
-        project["stats"] = {state: _shown(_sum(figures, [project["id"], *inside], state))}
-        project["sub_projects"] = children[project["id"]]
+        project["stats"] = {state: _shown(_sum(figures, [project["id"], *inside], state)) for state in states}
+        if wanted.children_type == "dataset":
+            project["stats"]["datasets"] = _datasets(call, project["id"])
+        project["sub_projects"] = [_named(child) for child in children[project["id"]] if not _is_hidden(child)]
 
 
-def _inside(call: Call, project: str) -> list[Document]:
-    within = (
-        q.holds(q.field(projects.table, "path"), project),
-        q.negate(q.holds(q.field(projects.table, "system_tags"), HIDDEN)),
-    )
-    return projects.find(call.db, Query(within, order_by=("name",), fields=("name",)))
+def _is_hidden(project: Document) -> bool:
+    return HIDDEN in project.get("system_tags", [])
+
+
+def _named(project: Document) -> Document:
+    return {"id": project["id"], "name": project["name"]}
+
+
+def _inside(call: Call, project: str, *, hidden: bool) -> list[Document]:
+    within = q.holds(q.field(projects.table, "path"), project)
+    found = projects.find(call.db, Query((within,), order_by=("name",), fields=("name", "system_tags")))
+    return [child for child in found if hidden or not _is_hidden(child)]
 
 
 def _sum(figures: dict[str, dict[str, ProjectFigures]], ids: list[str], state: str) -> ProjectFigures:

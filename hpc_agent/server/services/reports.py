@@ -6,15 +6,16 @@ import msgspec
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import joined
-from hpc_agent.server.action import Access, Answer, Call, Ids, Json, Name, RequestBody, Service, unique
+from hpc_agent.server.action import Access, Answer, Call, Ids, Json, Name, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.listing import HIDDEN
 from hpc_agent.server.services import events_metrics, events_read
 from hpc_agent.server.services.deletion import ARCHIVED, remove_task
 from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.events_metrics import MultiHistogramRequest, MultiPlotsRequest
-from hpc_agent.server.services.events_read import ImagesRequest, MetricFilter, TaskMetric
-from hpc_agent.server.services.projects import existing_project, project_named
+from hpc_agent.server.services.events_read import ImagesRequest, MetricFilter, SingleValuesRequest, TaskMetric
+from hpc_agent.server.services.pipeline_steps import CONTROLLER, RUN_FIELDS, steps_of
+from hpc_agent.server.services.projects import existing_project, present_project, project_named
 from hpc_agent.server.services.projects_queries import ProjectTagsRequest, tags_of
 from hpc_agent.server.services.publication import publish_task
 from hpc_agent.server.services.task_shapes import hyperparam
@@ -23,11 +24,16 @@ from hpc_agent.server.services.tasks_status import EnqueueRequest, enqueue
 from hpc_agent.server.services.tasks_write import CloneRequest, clone, insert_task
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import Document, projects, tasks
+from hpc_agent.server.store.documents import Document, models, projects, tasks
 from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.server.store.query import Query
 from hpc_agent.struct_types import decodable
-from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, INVALID_TASK_TYPE, TASK_CANNOT_BE_DELETED
+from hpc_agent.wire.error_kinds import (
+    CANNOT_REMOVE_ALL_RUNS,
+    INVALID_TASK_STATUS,
+    NOT_A_REPORT,
+    TASK_CANNOT_BE_DELETED,
+)
 
 service = Service("reports")
 pipelines = Service("pipelines")
@@ -89,7 +95,7 @@ def _folder(call: Call, project: str | None) -> str:
 def _report(call: Call, id: str, *fields: str) -> Document:
     task = existing_task(call, id, ("type", "status", *fields))
     if task["type"] != _TYPE:
-        raise ApiFault(INVALID_TASK_TYPE, "it is not a report", task=id, type=task["type"])
+        raise ApiFault(NOT_A_REPORT, task=id, type=task["type"])
     return task
 
 
@@ -171,9 +177,17 @@ def _reports() -> list[q.Condition]:
 
 @service.action(Json, Access.READ)
 def get_all_ex(request: Json, call: Call) -> Answer:
-    """List reports, with what they refer to in place of ids."""
+    """List reports, with what they refer to in place of ids; those of a project are in a project inside it."""
+    if request.get("project"):
+        request = {**request, "project": _with_root(call, request["project"]), "include_subprojects": True}
     found, paging = joined.find(call.db, tasks, request, extra=_reports(), hidden="", options=OPTIONS)
     return {"tasks": found, **paging}
+
+
+def _with_root(call: Call, wanted: object) -> list[object]:
+    """The projects of a filter, null among them for the reports of the top level."""
+    ids = wanted if isinstance(wanted, list) else [wanted]
+    return [id if id is not None else present_project(call, _FOLDER) or "" for id in ids]
 
 
 @service.action(ProjectTagsRequest, Access.READ)
@@ -193,19 +207,25 @@ class _Curves(RequestBody, frozen=True):
     metrics: MetricFilter = []
 
 
+class _SingleValues(RequestBody, frozen=True):
+    metrics: MetricFilter = []
+
+
 class _DataRequest(RequestBody, frozen=True):
     debug_images: _Events | None = None
     plots: _Events | None = None
     scalar_metrics_iter_histogram: _Curves | None = None
+    single_value_metrics: _SingleValues | None = None
     model_events: bool = False
 
 
 @service.action(Json, Access.READ)
 def get_task_data(request: Json, call: Call) -> Answer:
-    """Tasks that a filter finds, with their plots, debug images and scalars as a report shows them."""
+    """Tasks (or models) that a filter finds, with their plots, debug images and scalars as a report shows them."""
     wanted = msgspec.convert(request, decodable(_DataRequest), strict=False)
     own = frozenset(_DataRequest.__struct_fields__)
-    found, _ = joined.find(call.db, tasks, request, options=OPTIONS | own)
+    of_models = wanted.model_events
+    found, _ = joined.find(call.db, models if of_models else tasks, request, options=OPTIONS | own)
     ids = [task["id"] for task in found][:100]
     answer: Answer = {"tasks": found}
     if wanted.debug_images is not None:
@@ -216,14 +236,19 @@ def get_task_data(request: Json, call: Call) -> Answer:
         images = ImagesRequest(of[:100], iters=shown.iters)
         answer["debug_images"] = events_read.debug_images(images, call)["metrics"]
     if wanted.plots is not None:
-        plots = MultiPlotsRequest(ids, iters=wanted.plots.iters, metrics=wanted.plots.metrics)
+        plots = MultiPlotsRequest(ids, iters=wanted.plots.iters, metrics=wanted.plots.metrics, model_events=of_models)
         answer["plots"] = events_metrics.get_multi_task_plots(plots, call)["plots"]
     if wanted.scalar_metrics_iter_histogram is not None:
         curves = wanted.scalar_metrics_iter_histogram
         samples = min(max(curves.samples, 1), events_metrics.MOST_SAMPLES)
-        histogram = MultiHistogramRequest(ids, samples=samples, key=curves.key, metrics=curves.metrics)
+        histogram = MultiHistogramRequest(
+            ids, samples=samples, key=curves.key, metrics=curves.metrics, model_events=of_models
+        )
         sampled = events_metrics.multi_task_scalar_metrics_iter_histogram(histogram, call)
         answer["scalar_metrics_iter_histogram"] = sampled["metrics"]
+    if wanted.single_value_metrics is not None:
+        single = SingleValuesRequest(ids, wanted.single_value_metrics.metrics, model_events=of_models)
+        answer["single_value_metrics"] = events_read.get_task_single_value_metrics(single, call)["tasks"]
     return answer
 
 
@@ -241,19 +266,27 @@ class StartRequest(RequestBody, frozen=True):
 
 class DeleteRunsRequest(RequestBody, frozen=True):
     ids: Ids
-    project: str | None = None
+    project: str
 
 
 @pipelines.action(StartRequest, Access.WRITE)
 def start_pipeline(request: StartRequest, call: Call) -> Answer:
     """A copy of a pipeline's run with other arguments, put into a queue."""
     task = existing_task(call, request.task, ("hyperparams", "name"))
-    arguments = dict(task.get("hyperparams", {}).get("Args", {}))
+    sections = task.get("hyperparams", {})
+    arguments = dict(sections.get("Args", {}))
     for argument in request.args:
         present = arguments.get(argument.name, {})
         arguments[argument.name] = hyperparam({**present, "value": argument.value}, "Args", argument.name)
     name = f"{task['name'].partition(' #')[0]} #{call.now:%Y%m%d%H%M%S}"
-    copy = clone(CloneRequest(request.task, new_task_name=name, new_task_hyperparams={"Args": arguments}), call)["id"]
+    copy = clone(
+        CloneRequest(
+            request.task,
+            new_task_name=name,
+            new_task_hyperparams={**sections, **({"Args": arguments} if arguments else {})},
+        ),
+        call,
+    )["id"]
     queued = enqueue(EnqueueRequest(copy, queue=request.queue, verify_watched_queue=request.verify_watched_queue), call)
     watched = {"queue_watched": queued["queue_watched"]} if "queue_watched" in queued else {}
     return {"pipeline": copy, "enqueued": bool(queued["queued"]), **watched}
@@ -261,15 +294,15 @@ def start_pipeline(request: StartRequest, call: Call) -> Answer:
 
 @pipelines.action(DeleteRunsRequest, Access.WRITE)
 def delete_runs(request: DeleteRunsRequest, call: Call) -> Answer:
-    """Delete runs of a pipeline, with the tasks of their steps."""
-    removed = []
-    for id in unique(request.ids):
-        run = existing_task(call, id, ("type", "status", "models", "execution"))
-        if run["type"] != "controller":
-            raise ApiFault(INVALID_TASK_TYPE, "it is not a run of a pipeline", task=id)
-        steps = Query((q.compare(q.field(tasks.table, "parent"), "=", id),), fields=("status", "models", "execution"))
-        for step in tasks.find(call.db, steps):
+    """Delete runs of a pipeline, with the tasks of their steps; one run at least stays."""
+    is_run = q.compare(q.field(tasks.table, "type"), "=", CONTROLLER)
+    runs = tasks.find(call.db, Query((in_projects(tasks, [request.project]), is_run), fields=RUN_FIELDS))
+    wanted = set(request.ids)
+    if wanted.issuperset(run["id"] for run in runs):
+        raise ApiFault(CANNOT_REMOVE_ALL_RUNS, project=request.project)
+    gone = [run for run in runs if run["id"] in wanted]
+    for run in gone:
+        for step in steps_of(call, run):
             remove_task(call, step, force=True)
         remove_task(call, run, force=True)
-        removed.append({"id": id, "deleted": True})
-    return {"succeeded": removed, "failed": []}
+    return {"succeeded": [{"id": run["id"], "deleted": True} for run in gone], "failed": []}

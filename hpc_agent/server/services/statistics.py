@@ -14,13 +14,15 @@ from hpc_agent.server.store import usage_history
 from hpc_agent.server.store.documents import workers
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.usage_history import KEPT_MS, Period, Usage
-from hpc_agent.wire.error_kinds import WORKER_STATS_NOT_FOUND
+from hpc_agent.wire.error_kinds import FIELDS_VALUE_ERROR, WORKER_STATS_NOT_FOUND
 
 of_workers = Service("workers")
 of_queues = Service("queues")
 services = (of_workers, of_queues)
 
 _MOST_STEPS = 10_000
+_SHORTEST_STEP = 40
+"""Seconds, for figures of workers; agents report every 30."""
 _CATEGORIES = ("cpu", "gpu", "memory", "network", "disk")
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=10**10)]
 Interval = Annotated[int, msgspec.Meta(ge=1, le=10**8)]
@@ -59,14 +61,15 @@ class QueueMetricsRequest(_PeriodRequest, frozen=True, kw_only=True):
     refresh: bool = False
 
 
-def _period(request: _PeriodRequest) -> Period:
+def _period(request: _PeriodRequest, shortest: int = 1) -> Period:
     """
     Raises:
-        ApiFault: 400/12, the end is before the start, or there are too many steps.
+        ApiFault: 400/16, the end is before the start; 400/12, there are too many steps.
     """
-    start, end, step = int(request.from_date * 1000), int(request.to_date * 1000), request.interval * 1000
+    step = max(request.interval, shortest) * 1000
+    start, end = int(request.from_date * 1000), int(request.to_date * 1000)
     if end <= start:
-        raise invalid("to_date must be later than from_date")
+        raise ApiFault(FIELDS_VALUE_ERROR, "to_date must be later than from_date")
     if (end - start) // step > _MOST_STEPS:
         raise invalid(f"the period may have {_MOST_STEPS} intervals: give a longer interval")
     return Period(start, end, step)
@@ -99,27 +102,28 @@ def get_stats(request: StatsRequest, call: Call) -> Answer:
     kinds: dict[str, list[str]] = {}
     for item in request.items:
         kinds.setdefault(item.key, []).append(item.kind)
-    found = usage_history.usage(call.db, request.worker_ids, list(kinds), _period(request))
+    period = _period(request, _SHORTEST_STEP)
+    found = usage_history.usage(call.db, request.worker_ids, list(kinds), period)
     split = request.split_by_variant or request.split_by_resource
     listed = []
     for worker, of_worker in groupby(found, key=lambda usage: usage.worker):
         metrics: list[Json] = []
         for (metric, variant), group in groupby(of_worker, key=lambda u: (u.metric, u.variant if split else "")):
-            metrics.append(_series(metric, variant, list(group), kinds[metric]))
+            metrics.append(_series(metric, variant, list(group), kinds[metric], period))
         listed.append({"worker": worker, "metrics": metrics})
     return {"workers": listed}
 
 
-def _series(metric: str, variant: str, points: list[Usage], kinds: list[str]) -> Json:
-    """The points of several variants at one moment are one."""
-    steps: dict[int, list[Usage]] = {}
+def _series(metric: str, variant: str, points: list[Usage], kinds: list[str], period: Period) -> Json:
+    """The points of several variants at one moment are one; where there is none the value is 0."""
+    dates = period.steps
+    steps: dict[int, list[Usage]] = {date: [] for date in dates}
     for point in points:
-        steps.setdefault(point.moment, []).append(point)
-    dates = sorted(steps)
+        steps[point.moment].append(point)
     values = {
-        "avg": [sum(u.average for u in steps[date]) / len(steps[date]) for date in dates],
-        "min": [min(u.least for u in steps[date]) for date in dates],
-        "max": [max(u.greatest for u in steps[date]) for date in dates],
+        "avg": [sum(u.average for u in steps[date]) / max(len(steps[date]), 1) for date in dates],
+        "min": [min((u.least for u in steps[date]), default=0) for date in dates],
+        "max": [max((u.greatest for u in steps[date]), default=0) for date in dates],
     }
     stats = [{"aggregation": kind, "values": values[kind]} for kind in kinds]
     return {"metric": metric, **({"variant": variant} if variant else {}), "dates": dates, "stats": stats}
@@ -128,9 +132,9 @@ def _series(metric: str, variant: str, points: list[Usage], kinds: list[str]) ->
 @of_workers.action(_PeriodRequest, Access.READ)
 def get_activity_report(request: _PeriodRequest, call: Call) -> Answer:
     """How many workers reported in each interval, and how many of them ran a task."""
-    period = _period(request)
+    period = _period(request, _SHORTEST_STEP)
     found = {moment: (total, active) for moment, total, active in usage_history.activity(call.db, period)}
-    dates = list(range(period.start, period.end, period.step))
+    dates = period.steps
     counts = [found.get(date, (0, 0)) for date in dates]
     return {
         "total": {"dates": dates, "counts": [total for total, _ in counts]},

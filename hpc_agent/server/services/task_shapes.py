@@ -74,6 +74,52 @@ def whole_execution(execution: Mapping[str, Any]) -> Json:
     return {**whole, "artifacts": sorted(whole["artifacts"], key=lambda a: (a["key"], a.get("mode") or "output"))}
 
 
+_LEGACY = "legacy"
+"""Type of the parameters and configuration objects that came as ``execution.parameters`` and ``.model_desc``."""
+_TF_DEFINE = "TF_DEFINE"
+_INPUT_MODEL = "Input Model"
+
+
+def without_legacy(changes: Json, previous: Mapping[str, Any]) -> Json:
+    """What a client sets as clients of API < 2.13 did, by the fields that later ones read.
+
+    ``execution.parameters`` and ``.model_desc`` become parameters and configuration objects of the type ``legacy``, in
+    place of those that ``previous``, the task that is edited, has; ``execution.model`` becomes the input model.
+    """
+    execution = dict(changes.get("execution") or {})
+    parameters, described, model = (execution.pop(name, None) for name in ("parameters", "model_desc", "model"))
+    moved: Json = {"execution": execution} if "execution" in changes else {}
+    if parameters and isinstance(parameters, dict):
+        sections = changes.get("hyperparams") or {
+            section: _not_legacy(items) for section, items in previous.get("hyperparams", {}).items()
+        }
+        moved["hyperparams"] = _with_legacy(sections, parameters)
+    if described and isinstance(described, dict):
+        items = changes.get("configuration") or _not_legacy(previous.get("configuration", {}))
+        legacy = {name: {"name": name, "value": as_text(value), "type": _LEGACY} for name, value in described.items()}
+        moved["configuration"] = {**items, **legacy}
+    if model and "models" not in changes:
+        moved["models"] = {"input": [{"name": _INPUT_MODEL, "model": model}]}
+    return {**changes, **moved}
+
+
+def _not_legacy(items: Mapping[str, Json]) -> Json:
+    return {name: item for name, item in items.items() if item.get("type") != _LEGACY}
+
+
+def _with_legacy(sections: Mapping[str, Json], parameters: Mapping[str, Any]) -> Json:
+    result = {section: dict(items) for section, items in sections.items() if items}
+    for key, value in parameters.items():
+        section, _, name = key.partition("/") if key.startswith(f"{_TF_DEFINE}/") else ("Args", "", key)
+        result.setdefault(section, {})[name] = {
+            "section": section,
+            "name": name,
+            "value": as_text(value),
+            "type": _LEGACY,
+        }
+    return result
+
+
 def whole_script(script: Mapping[str, Any]) -> Json:
     return {**SCRIPT, **{name: value for name, value in script.items() if value is not None}}
 

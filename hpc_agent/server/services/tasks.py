@@ -60,8 +60,8 @@ def get_hyper_params(request: TasksRequest, call: Call) -> Answer:
                 "task": task["id"],
                 "hyperparams": [
                     {**item, "section": section, "name": name}
-                    for section, items in task.get("hyperparams", {}).items()
-                    for name, item in items.items()
+                    for section, items in sorted(task.get("hyperparams", {}).items())
+                    for name, item in sorted(items.items())
                 ],
             }
             for task in tasks.find(call.db, _of(request.tasks, "hyperparams"))
@@ -79,7 +79,7 @@ def get_configurations(request: ConfigurationsRequest, call: Call) -> Answer:
                 "task": task["id"],
                 "configuration": [
                     {**item, "name": name}
-                    for name, item in task.get("configuration", {}).items()
+                    for name, item in sorted(task.get("configuration", {}).items())
                     if wanted is None or name in wanted
                 ],
             }
@@ -97,7 +97,7 @@ def get_configuration_names(request: NamesRequest, call: Call) -> Answer:
                 "task": task["id"],
                 "names": [
                     name
-                    for name, item in task.get("configuration", {}).items()
+                    for name, item in sorted(task.get("configuration", {}).items())
                     if item.get("value") or not request.skip_empty
                 ],
             }

@@ -14,6 +14,9 @@ from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 service = Service("tasks")
 
+PROPERTIES = "properties"
+"""Section of the user properties."""
+
 
 class Item(RequestBody, frozen=True):
     """A parameter's or configuration's key; a parameter without a name means its whole section."""
@@ -73,6 +76,26 @@ def _open(request: PartRequest, call: Call, *fields: str) -> Document:
     return task
 
 
+def _draft(request: PartRequest, call: Call, field: str) -> Document:
+    """The task, refused when it is not a draft (without force)."""
+    task = existing_task(call, request.task, ("status", field))
+    if task["status"] != TaskStatus.CREATED.value and not request.force:
+        raise ApiFault(INVALID_TASK_STATUS, "only a draft can be edited without force", task=request.task)
+    return task
+
+
+def _with_parameters(request: PartRequest, call: Call, sections: set[str]) -> Document:
+    """The task whose parameters are edited; user properties may be at any time."""
+    if sections == {PROPERTIES}:
+        return existing_task(call, request.task, ("hyperparams",))
+    return _draft(request, call, "hyperparams")
+
+
+def _section(name: str) -> str:
+    """User properties are in one section, however it is written."""
+    return PROPERTIES if name.lower() == PROPERTIES else name
+
+
 def _save(call: Call, task: str, **changes: Any) -> int:
     return tasks.update(call.db, task, {**changes, "last_update": call.time, "last_change": call.time})
 
@@ -87,11 +110,11 @@ def _text(item: Json, field: str) -> str:
 @service.action(EditHyperParamsRequest, Access.WRITE)
 def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
     """Merge hyper-parameters, or replace named sections, or all."""
-    task = _open(request, call, "hyperparams")
     sections: dict[str, dict[str, Json]] = {}
     for item in request.hyperparams:
-        section, name = _text(item, "section"), _text(item, "name")
+        section, name = _section(_text(item, "section")), _text(item, "name")
         sections.setdefault(section, {})[name] = hyperparam(item, section, name)
+    task = _with_parameters(request, call, set(sections))
     old = {} if request.replace_hyperparams == "all" else dict(task.get("hyperparams", {}))
     for section, items in sections.items():
         kept = {} if request.replace_hyperparams == "section" else old.get(section, {})
@@ -102,9 +125,9 @@ def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
 @service.action(DeleteHyperParamsRequest, Access.WRITE)
 def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer:
     """Delete hyper-parameters or sections."""
-    task = _open(request, call, "hyperparams")
-    whole = {item.section for item in request.hyperparams if item.name is None}
-    named = {(item.section, item.name) for item in request.hyperparams}
+    task = _with_parameters(request, call, {_section(item.section) for item in request.hyperparams})
+    whole = {_section(item.section) for item in request.hyperparams if item.name is None}
+    named = {(_section(item.section), item.name) for item in request.hyperparams}
     kept = {
         section: {name: value for name, value in items.items() if (section, name) not in named}
         for section, items in task.get("hyperparams", {}).items()
@@ -117,7 +140,7 @@ def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer
 @service.action(EditConfigurationRequest, Access.WRITE)
 def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
     """Merge configuration objects, or replace all."""
-    task = _open(request, call, "configuration")
+    task = _draft(request, call, "configuration")
     items = {} if request.replace_configuration else dict(task.get("configuration", {}))
     items |= {_text(item, "name"): item for item in request.configuration}
     return {"updated": _save(call, request.task, configuration=items)}
@@ -126,7 +149,7 @@ def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
 @service.action(DeleteConfigurationRequest, Access.WRITE)
 def delete_configuration(request: DeleteConfigurationRequest, call: Call) -> Answer:
     """Delete configuration objects."""
-    task = _open(request, call, "configuration")
+    task = _draft(request, call, "configuration")
     gone = set(request.configuration)
     items = {name: item for name, item in task.get("configuration", {}).items() if name not in gone}
     return {"deleted": _save(call, request.task, configuration=items)}

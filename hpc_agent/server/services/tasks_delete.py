@@ -8,7 +8,8 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Ids, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.services.batch import for_each
-from hpc_agent.server.services.deletion import ARCHIVED, forget_run, remove_task
+from hpc_agent.server.services.deletion import ARCHIVED, Removed, forget_run, output_urls, remove_task
+from hpc_agent.server.services.pipeline_steps import RUN_FIELDS, with_steps
 from hpc_agent.server.services.task_shapes import EXECUTION, SCRIPT, whole_execution
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.store import key_store, queue_rows
@@ -24,11 +25,15 @@ class _DeleteOptions(RequestBody, frozen=True, kw_only=True):
     delete_output_models: bool = True
 
 
-class DeleteTaskRequest(_DeleteOptions, frozen=True, kw_only=True):
+class _RemoveOptions(_DeleteOptions, frozen=True, kw_only=True):
+    include_pipeline_steps: bool = False
+
+
+class DeleteTaskRequest(_RemoveOptions, frozen=True, kw_only=True):
     task: str
 
 
-class DeleteManyRequest(_DeleteOptions, frozen=True, kw_only=True):
+class DeleteManyRequest(_RemoveOptions, frozen=True, kw_only=True):
     ids: Ids
 
 
@@ -56,11 +61,14 @@ def delete_many(request: DeleteManyRequest, call: Call) -> Answer:
     return for_each(call, request.ids, lambda id: {"deleted": True, **_delete(call, id, request)})
 
 
-def _delete(call: Call, id: str, options: _DeleteOptions) -> Answer:
-    task = existing_task(call, id, ("status", "system_tags", "models", "execution"))
-    if not options.force and task["status"] != TaskStatus.CREATED.value and ARCHIVED not in task["system_tags"]:
-        raise ApiFault(TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=id, status=task["status"])
-    removed = remove_task(call, task, force=options.force, drop_models=options.delete_output_models)
+def _delete(call: Call, id: str, options: _RemoveOptions) -> Answer:
+    removed = Removed()
+    # The steps first: each has the run as its parent.
+    for one in reversed(with_steps(call, [id], include=options.include_pipeline_steps)):
+        task = existing_task(call, one, RUN_FIELDS)
+        if not options.force and task["status"] != TaskStatus.CREATED.value and ARCHIVED not in task["system_tags"]:
+            raise ApiFault(TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=one, status=task["status"])
+        removed.add(remove_task(call, task, force=options.force, drop_models=options.delete_output_models))
     return removed.answer(urls=options.return_file_urls)
 
 
@@ -83,6 +91,7 @@ def _reset(call: Call, id: str, options: _ResetOptions) -> Answer:
     dequeued = queue_rows.remove_everywhere(call.db, id)
     key_store.remove_of_task(call.db, id)
     removed = forget_run(call, task, force=options.force, drop_models=options.delete_output_models)
+    removed.artifact_urls |= output_urls(task)
     answer = change_status(
         call,
         task,

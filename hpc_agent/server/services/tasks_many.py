@@ -6,12 +6,13 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, unique
 from hpc_agent.server.services.batch import for_each
 from hpc_agent.server.services.deletion import ARCHIVED
+from hpc_agent.server.services.pipeline_steps import with_steps
 from hpc_agent.server.services.projects import project_of_move
 from hpc_agent.server.services.publication import publish_task
 from hpc_agent.server.services.tasks_status import (
     DequeueRequest,
     EnqueueRequest,
-    StatusRequest,
+    StopTaskRequest,
     dequeue,
     enqueue,
     queue_of,
@@ -28,6 +29,7 @@ service = Service("tasks")
 
 class ArchiveRequest(RequestBody, frozen=True):
     tasks: Ids
+    include_pipeline_steps: bool = False
     status_reason: str = ""
     status_message: str = ""
 
@@ -42,7 +44,7 @@ class _ManyStatusRequest(_ManyRequest, frozen=True, kw_only=True):
     force: bool = False
 
 
-class StopManyRequest(_ManyStatusRequest, frozen=True, kw_only=True):
+class WithStepsRequest(_ManyStatusRequest, frozen=True, kw_only=True):
     include_pipeline_steps: bool = False
 
 
@@ -112,15 +114,17 @@ def dequeue_many(request: DequeueManyRequest, call: Call) -> Answer:
     return for_each(call, request.ids, take)
 
 
-@service.action(StopManyRequest, Access.WRITE)
-def stop_many(request: StopManyRequest, call: Call) -> Answer:
+@service.action(WithStepsRequest, Access.WRITE)
+def stop_many(request: WithStepsRequest, call: Call) -> Answer:
     """Ask the agents that run the tasks to stop them; without a live agent stop them at once."""
     reason, message, force = request.status_reason, request.status_message, request.force
-    return for_each(
-        call,
-        request.ids,
-        lambda id: stop(StatusRequest(task=id, force=force, status_reason=reason, status_message=message), call),
-    )
+    steps = request.include_pipeline_steps
+
+    def ask(id: str) -> Answer:
+        one = StopTaskRequest(id, force, reason, message, include_pipeline_steps=steps)
+        return stop(one, call)
+
+    return for_each(call, request.ids, ask)
 
 
 @service.action(PublishManyTasksRequest, Access.WRITE)
@@ -144,23 +148,33 @@ def publish_many(request: PublishManyTasksRequest, call: Call) -> Answer:
 def archive(request: ArchiveRequest, call: Call) -> Answer:
     """Archive tasks, and remove them from their queues."""
     reason = {"status_reason": request.status_reason, "status_message": request.status_message}
-    return {"archived": sum(_archive(call, id, **reason) for id in unique(request.tasks))}
+    steps = request.include_pipeline_steps
+    return {"archived": sum(_archive(call, id, steps, **reason) for id in unique(request.tasks))}
 
 
-@service.action(_ManyStatusRequest, Access.WRITE)
-def archive_many(request: _ManyStatusRequest, call: Call) -> Answer:
+@service.action(WithStepsRequest, Access.WRITE)
+def archive_many(request: WithStepsRequest, call: Call) -> Answer:
     """Archive tasks, and remove them from their queues."""
     reason = {"status_reason": request.status_reason, "status_message": request.status_message}
-    return for_each(call, request.ids, lambda id: {"archived": bool(_archive(call, id, **reason))})
+    steps = request.include_pipeline_steps
+    return for_each(call, request.ids, lambda id: {"archived": bool(_archive(call, id, steps, **reason))})
 
 
-@service.action(_ManyRequest, Access.WRITE)
-def unarchive_many(request: _ManyRequest, call: Call) -> Answer:
+@service.action(WithStepsRequest, Access.WRITE)
+def unarchive_many(request: WithStepsRequest, call: Call) -> Answer:
     """Bring archived tasks back."""
-    return for_each(call, request.ids, lambda id: {"unarchived": bool(_tag(call, id, archived=False))})
+
+    def bring_back(id: str) -> Answer:
+        ids = with_steps(call, [id], include=request.include_pipeline_steps)
+        return {"unarchived": bool([_tag(call, one, archived=False) for one in ids])}
+
+    return for_each(call, request.ids, bring_back)
 
 
-def _archive(call: Call, id: str, **reason: str) -> int:
+def _archive(call: Call, id: str, steps: bool, **reason: str) -> int:
+    """Archive a task and, with ``steps``, those of the pipeline that it is a run of."""
+    for step in with_steps(call, [id], include=steps)[1:]:
+        _archive(call, step, False, **reason)
     existing_task(call, id, ("id",))
     request = DequeueRequest(task=id)
     if queue_rows.is_queued(call.db, id):

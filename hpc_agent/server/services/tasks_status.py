@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import may
+from hpc_agent.server.services.pipeline_steps import with_steps
 from hpc_agent.server.services.publication import publish_task
 from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, note_length, queue_named
 from hpc_agent.server.services.transitions import change_status, existing_task
@@ -20,6 +23,7 @@ from hpc_agent.wire.error_kinds import NO_PERMISSION, TASK_ALREADY_QUEUED
 service = Service("tasks")
 
 _DEVELOPMENT = "development"
+_STOPPABLE = (TaskStatus.QUEUED.value, TaskStatus.IN_PROGRESS.value)
 _LIVE = timedelta(seconds=600)
 """A task whose worker was silent for longer is stopped at once, not asked to stop."""
 STOPPING = "stopping"
@@ -31,6 +35,10 @@ class StatusRequest(RequestBody, frozen=True):
     force: bool = False
     status_reason: str = ""
     status_message: str = ""
+
+
+class StopTaskRequest(StatusRequest, frozen=True):
+    include_pipeline_steps: bool = False
 
 
 class CompletedRequest(StatusRequest, frozen=True):
@@ -96,7 +104,7 @@ def _ended(request: StatusRequest, call: Call, new: TaskStatus) -> Answer:
 @service.action(CompletedRequest, Access.WRITE)
 def completed(request: CompletedRequest, call: Call) -> Answer:
     """Set a task completed."""
-    answer = _ended(request, call, TaskStatus.COMPLETED)
+    answer = {**_ended(request, call, TaskStatus.COMPLETED), "published": 0}
     if request.publish:
         published = _publish(request, call, existing_task(call, request.task, ("status", "models")))
         fields = {**answer["fields"], "status": published["fields"]["status"]}
@@ -134,9 +142,16 @@ def _publish(request: StatusRequest, call: Call, task: Document, *, with_models:
     return publish_task(call, task, force=request.force, with_models=with_models, reason=reason, message=message)
 
 
-@service.action(StatusRequest, Access.WRITE)
-def stop(request: StatusRequest, call: Call) -> Answer:
+@service.action(StopTaskRequest, Access.WRITE)
+def stop(request: StopTaskRequest, call: Call) -> Answer:
     """Ask the agent that runs the task to stop it; without a live agent stop it at once."""
+    for step in with_steps(call, [request.task], include=request.include_pipeline_steps)[1:]:
+        if existing_task(call, step, ("status",))["status"] in _STOPPABLE:
+            _stop(replace(request, task=step), call)
+    return _stop(request, call)
+
+
+def _stop(request: StopTaskRequest, call: Call) -> Answer:
     task = existing_task(call, request.task, ("status", "system_tags", "last_worker", "last_update"))
     status = TaskStatus(task["status"])
     live = "last_worker" in task and call.now - datetime.fromisoformat(task["last_update"]) < _LIVE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault
-from hpc_agent.server.services.deletion import refuse_missing_models
+from hpc_agent.server.services.deletion import ARCHIVED, DELETED, refuse_missing_models, refuse_missing_parent
 from hpc_agent.server.services.document_names import valid_name
 from hpc_agent.server.services.projects import existing_project, project_named
 from hpc_agent.server.services.task_shapes import (
@@ -19,6 +20,7 @@ from hpc_agent.server.services.task_shapes import (
     keyed_hyperparams,
     whole_execution,
     whole_script,
+    without_legacy,
 )
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, new_id, projects, tasks
@@ -26,8 +28,11 @@ from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 service = Service("tasks")
 
-_DEVELOPMENT = "development"
-_INHERITED = ("type", "comment", "tags", "system_tags", "parent", "script")
+_OF_ONE_TASK = frozenset({"development", ARCHIVED})
+"""System tags that a copy does not have."""
+_MERGED = ("script", "execution", "output", "models")
+"""Fields of which an edit changes only the parts that it gives."""
+_INHERITED = ("type", "comment", "tags", "script")
 _RENAMED = {
     "new_task_comment": "comment",
     "new_task_tags": "tags",
@@ -116,20 +121,24 @@ _CONTENT = (
 )
 
 
-def checked_content(request: TaskContent, call: Call) -> Json:
-    """The columns that a request sets."""
+def checked_content(request: TaskContent, call: Call, previous: Mapping[str, Any] | None = None) -> Json:
+    """The columns that a request sets, in a new task or in ``previous``, of which it has ``_MERGED`` and more."""
+    before = previous or {}
     if request.project:
         existing_project(call, request.project)
-    changes = given(request, _CONTENT)
+    refuse_missing_parent(call, request.parent)
+    changes = without_legacy(given(request, _CONTENT), before)
     if request.output_dest is not None:
         changes["output"] = {"destination": request.output_dest}
     if "hyperparams" in changes:
         changes["hyperparams"] = keyed_hyperparams(changes["hyperparams"])
     if "configuration" in changes:
         changes["configuration"] = keyed_configuration(changes["configuration"])
+    changes |= {name: {**before.get(name, {}), **changes[name]} for name in _MERGED if name in changes}
     if "models" in changes:
         changes["models"] = {side: changes["models"].get(side) or [] for side in ("input", "output")}
     check_shapes(changes)
+    refuse_missing_models(call, changes.get("models", {}).get("input", []))
     if "execution" in changes:
         changes["execution"] = whole_execution(changes["execution"])
     if "script" in changes:
@@ -182,21 +191,19 @@ def create(request: CreateTaskRequest, call: Call) -> Answer:
 
 @service.action(EditTaskRequest, Access.WRITE)
 def edit(request: EditTaskRequest, call: Call) -> Answer:
-    """Change a draft, with force any task. Each given field is replaced as a whole.
+    """Change a draft, with force any task.
 
     See docs/internals/clearml-protocol.md#edits.
     """
-    task = existing_task(call, request.task, ("status", "execution", "output"))
+    task = existing_task(call, request.task, ("status", "hyperparams", "configuration", *_MERGED))
     _refuse_running(task, request.force)
-    changes = {**checked_content(request, call), **given(request, ("name", "type"))}
+    changes = {**checked_content(request, call, task), **given(request, ("name", "type"))}
     if request.status is not None:
         changes |= {"status": request.status.value, "status_changed": call.time}
     if "execution" in changes:
         # Only enqueue and dequeue set the queue: a client that sends back what it read must not undo them.
         queue = task.get("execution", {}).get("queue")
         changes["execution"] = {**changes["execution"], **({"queue": queue} if queue else {})}
-    if "output" in changes:
-        changes["output"] = {**task.get("output", {}), **changes["output"]}
     return _changed(call, request.task, changes)
 
 
@@ -239,45 +246,65 @@ def set_requirements(request: RequirementsRequest, call: Call) -> Answer:
 def clone(request: CloneRequest, call: Call) -> Answer:
     """A draft with the same code, parameters and inputs, and without outputs of the original's run."""
     source = existing_task(call, request.task)
-    inputs = request.new_task_input_models
-    check_shapes(
-        {
-            "execution": request.execution_overrides,
-            "container": request.new_task_container,
-            "models": {"input": inputs or []},
-        }
-    )
-    inherited_inputs = source.get("models", {}).get("input", []) if inputs is None else inputs
-    if inputs is not None or request.validate_references:
-        refuse_missing_models(call, inherited_inputs)
-    if request.new_task_system_tags is None:
-        source["system_tags"] = [tag for tag in source.get("system_tags", []) if tag != _DEVELOPMENT]
-    inherited = {name: source[name] for name in _INHERITED if name in source}
+    check_shapes({"execution": request.execution_overrides})
+    overrides = without_legacy({"execution": request.execution_overrides or {}}, source)
+    inputs = request.new_task_input_models or overrides.get("models", {}).get("input")
+    container = request.new_task_container or source.get("container", {})
+    execution = _execution(source, overrides["execution"])
+    check_shapes({"container": container, "models": {"input": inputs or []}})
+    project, made = _project(request, call)
+    _refuse_missing(request, call, source, inputs)
+    fields = {name: source[name] for name in _INHERITED if name in source}
+    fields |= {name: value for name, value in given(request, _RENAMED).items() if value}
+    hyperparams = request.new_task_hyperparams or overrides.get("hyperparams") or source.get("hyperparams", {})
+    configuration = request.new_task_configuration or overrides.get("configuration") or source.get("configuration", {})
     identifier = insert_task(
         call,
-        **{**inherited, **given(request, _RENAMED)},
-        name=request.new_task_name or f"Clone Of {source['name']}",
-        project=_project(request, call) or source.get("project"),
+        **{
+            "parent": _parent_of_copy(source),
+            "system_tags": [tag for tag in source.get("system_tags", []) if tag not in _OF_ONE_TASK],
+            **fields,
+        },
+        name=request.new_task_name or source["name"],
+        project=project or source.get("project"),
         output={k: v for k, v in source.get("output", {}).items() if k == "destination"},
-        execution=_execution(source, request),
-        models={"input": inherited_inputs, "output": []},
-        container=request.new_task_container or source.get("container", {}),
-        hyperparams=keyed_hyperparams({**source.get("hyperparams", {}), **(request.new_task_hyperparams or {})}),
-        configuration=keyed_configuration(
-            {**source.get("configuration", {}), **(request.new_task_configuration or {})}
-        ),
+        execution=execution,
+        models={"input": inputs or source.get("models", {}).get("input", []), "output": []},
+        container=container,
+        hyperparams=keyed_hyperparams(hyperparams),
+        configuration=keyed_configuration(configuration),
     )
-    return {"id": identifier}
+    return {"id": identifier, **({"new_project": {"id": project, "name": request.new_project_name}} if made else {})}
 
 
-def _project(request: CloneRequest, call: Call) -> str | None:
+def _refuse_missing(request: CloneRequest, call: Call, source: Document, inputs: list[Json] | None) -> None:
+    """What the request names must be there; what the original refers to only where ``validate_references`` asks.
+
+    Raises:
+        ApiFault: 400/201 or 400/101.
+    """
+    strict = request.validate_references
+    refuse_missing_models(call, inputs or (source.get("models", {}).get("input", []) if strict else []))
+    refuse_missing_parent(call, request.new_task_parent or (source.get("parent") if strict else None))
+
+
+def _parent_of_copy(source: Document) -> str:
+    """A copy's parent is that of the original, or else the original."""
+    parent = source.get("parent") or ""
+    return parent if parent and not parent.startswith(DELETED) else str(source["id"])
+
+
+def _project(request: CloneRequest, call: Call) -> tuple[str | None, bool]:
+    """The copy's project, and whether it was named and not given by its id."""
     if request.new_task_project:
-        return str(existing_project(call, request.new_task_project)["id"])
-    return project_named(call, request.new_project_name) if request.new_project_name else None
+        return str(existing_project(call, request.new_task_project)["id"]), False
+    if not request.new_project_name:
+        return None, False
+    return project_named(call, request.new_project_name), True
 
 
-def _execution(source: Document, request: CloneRequest) -> Json:
-    execution = {**source.get("execution", {}), **(request.execution_overrides or {})}
+def _execution(source: Document, overrides: Json) -> Json:
+    execution = {**source.get("execution", {}), **overrides}
     execution.pop("queue", None)
     inputs = [artifact for artifact in execution.get("artifacts") or [] if artifact.get("mode") == "input"]
     return whole_execution({**execution, "artifacts": inputs})

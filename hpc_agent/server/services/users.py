@@ -12,7 +12,7 @@ from hpc_agent.server.api_fault import ApiFault, invalid, refuse_control_charact
 from hpc_agent.server.listing import with_subprojects
 from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import tasks, users
+from hpc_agent.server.store.documents import models, tasks, users
 from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import INVALID_USER_ID
@@ -52,13 +52,13 @@ class _Active(RequestBody, frozen=True):
 
 @service.action(Json, Access.READ)
 def get_all_ex(request: Json, call: Call) -> Answer:
-    """List users; with ``active_in_projects`` those who have tasks there, or anywhere where it is empty."""
+    """List users; with ``active_in_projects`` those who have tasks or models there, or anywhere where it is empty."""
     wanted = msgspec.convert(request, decodable(_Active), strict=False).active_in_projects
     extra = []
     if wanted is not None:
         ids = with_subprojects(call.db, wanted) if wanted else None
-        active = project_queries.distinct(call.db, tasks, "user", [in_projects(tasks, ids)])
-        extra = [q.one_of(q.field(users.table, "id"), active)]
+        active = [project_queries.distinct(call.db, c, "user", [in_projects(c, ids)]) for c in (tasks, models)]
+        extra = [q.one_of(q.field(users.table, "id"), [*active[0], *active[1]])]
     found, paging = listing.find(call.db, users, request, extra=extra, options=frozenset({"active_in_projects"}))
     return {"users": found, **paging}
 

@@ -159,7 +159,7 @@ def _shown(call: Call, worker: Document) -> Document:
     own = {name: value for name, value in worker.items() if name not in _REFERENCES}
     shown = {
         **own,
-        "key": f"worker_{worker['company']}_{worker['user']}_{worker['id']}",
+        "key": worker_key(worker),
         "user": user,
         "company": {"id": call.identity.company, "name": call.identity.company_name},
         "queues": [queue for id in worker.get("queues", []) if (queue := _queue(call, id))],
@@ -180,8 +180,13 @@ def _shown(call: Call, worker: Document) -> Document:
     return shown
 
 
+def worker_key(worker: Document) -> str:
+    """By which clients tell workers of the same name apart."""
+    return f"worker_{worker['company']}_{worker['user']}_{worker['id']}"
+
+
 def _queue(call: Call, id: str) -> Document | None:
-    queue = queues.get(call.db, id, ("name",)) if id else None
+    queue = queues.get(call.db, id, ("name", "display_name")) if id else None
     return queue and {**queue, "num_tasks": queue_rows.count(call.db, id)}
 
 

@@ -44,49 +44,60 @@ class Sample:
 
 
 def iterations_of(db: StoreSession, task: str, type: str, metric: str, variant: str) -> tuple[int, int] | None:
-    """The first and the last iteration of a variant's reports."""
+    """The first and the last iteration of a variant's reports, or of all of a metric's where it is empty."""
+    of_variant, parameters = _of_variant(variant)
     row = db.row(
-        "SELECT min(iter), max(iter) FROM reports WHERE task = ? AND type = ? AND metric = ? AND variant = ?",
-        (task, type, metric, variant),
+        f"SELECT min(iter), max(iter) FROM reports WHERE task = ? AND type = ? AND metric = ?{of_variant}",
+        [task, type, metric, *parameters],
     )
     return None if row is None or row[0] is None else (int(row[0]), int(row[1]))
 
 
-def sample_at(
+def _of_variant(variant: str) -> tuple[str, list[str]]:
+    return (" AND variant = ?", [variant]) if variant else ("", [])
+
+
+def samples_at(
     db: StoreSession, task: str, type: str, metric: str, variant: str, iteration: int | None
-) -> Report | None:
-    """A variant's report of an iteration or the nearest one before, the last where none is given."""
-    bound, parameters = ("", []) if iteration is None else (" AND iter <= ?", [iteration])
-    row = db.row(
-        f"SELECT {_REPORT_COLUMNS} FROM reports WHERE task = ? AND type = ? AND metric = ? AND variant = ?{bound} "
-        "ORDER BY iter DESC LIMIT 1",
-        [task, type, metric, variant, *parameters],
+) -> list[Report]:
+    """A variant's report of an iteration or the nearest one before, the last where none is given.
+
+    Where ``variant`` is empty: all of the metric's reports of that iteration.
+    """
+    of_variant, parameters = _of_variant(variant)
+    before, bound = ("", []) if iteration is None else (" AND iter <= ?", [iteration])
+    where = f"task = ? AND type = ? AND metric = ?{of_variant}"
+    values: list[object] = [task, type, metric, *parameters]
+    rows = db.rows(
+        f"SELECT {_REPORT_COLUMNS} FROM reports WHERE {where}"
+        f" AND iter = (SELECT max(iter) FROM reports WHERE {where}{before}) ORDER BY variant",
+        [*values, *values, *bound],
     )
-    return None if row is None else report_of(row)
+    return [report_of(row) for row in rows]
 
 
-def neighbour_of(
+def neighbours_of(
     db: StoreSession, task: str, type: str, place: Sample, *, earlier: bool, one_metric: bool, next_iteration: bool
-) -> Report | None:
-    """The report next to a place: within an iteration by metric and variant, then the next iteration.
+) -> list[Report]:
+    """The report next to a place: within an iteration by metric and variant, then in the next iteration.
 
-    ``next_iteration``: the same metric and variant in another iteration.
+    A place without a variant is all of a metric's reports of an iteration, and so is its neighbour. ``next_iteration``
+    passes over the rest of the iteration.
     """
     compare, way = ("<", "DESC") if earlier else (">", "ASC")
-    where, parameters = "task = ? AND type = ?", [task, type]
-    if next_iteration:
-        where += f" AND metric = ? AND variant = ? AND iter {compare} ?"
-        values: list[object] = [*parameters, place.metric, place.variant, place.iter]
-    else:
-        where += " AND metric = ?" if one_metric else ""
-        where += f" AND (iter, metric, variant) {compare} (?, ?, ?)"
-        only = [place.metric] if one_metric else []
-        values = [*parameters, *only, place.iter, place.metric, place.variant]
+    within = [] if next_iteration else ["metric", "variant"] if place.variant else ["metric"]
+    names = ["iter", *within]
+    bounds: dict[str, object] = {"iter": place.iter, "metric": place.metric, "variant": place.variant}
+    where = "task = ? AND type = ?" + (" AND metric = ?" if one_metric else "")
+    where += f" AND ({', '.join(names)}) {compare} ({', '.join('?' for _ in names)})"
     row = db.row(
         f"SELECT {_REPORT_COLUMNS} FROM reports WHERE {where} ORDER BY iter {way}, metric {way}, variant {way} LIMIT 1",
-        values,
+        [task, type, *([place.metric] if one_metric else []), *(bounds[name] for name in names)],
     )
-    return None if row is None else report_of(row)
+    if row is None:
+        return []
+    found = report_of(row)
+    return [found] if place.variant else samples_at(db, task, type, found.metric, "", found.iter)
 
 
 def reports_of_variant(db: StoreSession, task: str, type: str, metric: str, variant: str, limit: int) -> list[Report]:
@@ -99,8 +110,24 @@ def reports_of_variant(db: StoreSession, task: str, type: str, metric: str, vari
     return [report_of(row) for row in reversed(rows)]
 
 
-def delete_console(db: StoreSession, task: str, before: int | None) -> int:
-    """Delete a task's console, of which only what is older than ``before`` (milliseconds) where given."""
+def delete_console(
+    db: StoreSession,
+    task: str,
+    before: int | None,
+    *,
+    only: Sequence[str] | None = None,
+    but_for: Sequence[str] | None = None,
+) -> int:
+    """Delete a task's console.
+
+    Of which only what is older than ``before`` (milliseconds), and ``only`` the chunks of these metrics or those
+    ``but_for`` the ones of these, where given. Most chunks have no metric.
+    """
+    where, parameters = "task = ?", [task]
+    for metrics, test in ((only, "IN"), (but_for, "NOT IN")):
+        if metrics:
+            where += f" AND coalesce(metric, '') {test} (SELECT value FROM json_each(?))"
+            parameters.append(msgspec.json.encode(list(metrics)).decode())
     if before is None:
-        return db.run("DELETE FROM console WHERE task = ?", (task,))
-    return db.run("DELETE FROM console WHERE task = ? AND timestamp < ?", (task, before))
+        return db.run(f"DELETE FROM console WHERE {where}", parameters)
+    return db.run(f"DELETE FROM console WHERE {where} AND timestamp < ?", [*parameters, before])

@@ -107,26 +107,43 @@ def image_urls(db: StoreSession, task: str) -> list[str]:
     return sorted(found)
 
 
-def count_chunks(db: StoreSession, task: str) -> int:
-    row = db.row("SELECT count(*) FROM console WHERE task = ?", (task,))
+def count_chunks(db: StoreSession, task: str, metrics: Sequence[str] | None = None) -> int:
+    """How many chunks a console has; ``metrics``: of these alone."""
+    of_metrics, parameters = _of_metrics(metrics)
+    row = db.row(f"SELECT count(*) FROM console WHERE task = ?{of_metrics}", [task, *parameters])
     assert row is not None
     return int(row[0])
 
 
+def _of_metrics(metrics: Sequence[str] | None) -> tuple[str, list[str]]:
+    if metrics is None:
+        return "", []
+    return " AND metric IN (SELECT value FROM json_each(?))", [msgspec.json.encode(list(metrics)).decode()]
+
+
 def chunks(
-    db: StoreSession, task: str, *, earlier: bool, start: int | None = None, limit: int = 100
+    db: StoreSession,
+    task: str,
+    *,
+    earlier: bool,
+    start: int | None = None,
+    limit: int = 100,
+    metrics: Sequence[str] | None = None,
 ) -> list[StoredChunk]:
     """Chunks before (``earlier``) or after the time ``start``, nearest first: ``limit``, fewer where they are long.
+
+    ``metrics``: those of these metrics alone.
 
     Chunks of the same millisecond as the last one come along (``MOST_OF_A_MOMENT`` at most), so that the next page can
     start at its time.
     """
     direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
     since = "" if start is None else f" AND timestamp {compare} ?"
+    of_metrics, parameters = _of_metrics(metrics)
     rows = db.each(
-        f"SELECT task, timestamp, level, worker, msg, metric, variant, iter FROM console WHERE task = ?{since} "
+        f"SELECT {', '.join(_CHUNK_COLUMNS)} FROM console WHERE task = ?{since}{of_metrics} "
         f"ORDER BY timestamp {direction}, id {direction} LIMIT ?",
-        [task, *([] if start is None else [start]), limit + MOST_OF_A_MOMENT],
+        [task, *([] if start is None else [start]), *parameters, limit + MOST_OF_A_MOMENT],
     )
     found: list[StoredChunk] = []
     characters = 0

@@ -62,6 +62,16 @@ def task_figures(db: StoreSession, conditions: Sequence[Condition], since: str) 
     return found
 
 
+def dataset_size(db: StoreSession, project: str) -> dict[str, int] | None:
+    """Files and bytes of the newest version of a data set, as the SDK notes them in the task's runtime properties."""
+    row = db.row(
+        "SELECT json_extract(runtime, '$.ds_file_count'), json_extract(runtime, '$.ds_total_size') FROM tasks"
+        " WHERE project = ? AND json_extract(runtime, '$.ds_total_size') IS NOT NULL ORDER BY last_update DESC LIMIT 1",
+        (project,),
+    )
+    return None if row is None else {"file_count": row[0], "total_size": row[1]}
+
+
 def count_by_project(db: StoreSession, collection: Collection, conditions: Sequence[Condition]) -> dict[str, int]:
     where = q.all_of(conditions)
     rows = db.rows(

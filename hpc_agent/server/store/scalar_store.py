@@ -40,6 +40,7 @@ class Series:
     variant: str
     x: list[int]
     y: list[float | None]
+    x_axis_label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,21 @@ class Point:
     value: float | None
 
 
-def add_points(db: StoreSession, series: tuple[str, str, str], points: Iterable[NewPoint], *, worker: str) -> None:
-    """Add points to the series of a task, metric and variant, which remembers the worker that reported last."""
+def add_points(
+    db: StoreSession,
+    series: tuple[str, str, str],
+    points: Iterable[NewPoint],
+    *,
+    worker: str,
+    label: str | None = None,
+) -> None:
+    """Add points to the series of a task, metric and variant, which remembers the worker that reported last.
+
+    ``label``: what its iterations are called.
+    """
     number = _series_number(db, series, worker)
+    if label:
+        db.run("UPDATE scalar_series SET x_axis_label = ? WHERE id = ?", (label, number))
     db.run_many(
         "INSERT OR REPLACE INTO scalar_points (series, iter, timestamp, value) VALUES (?, ?, ?, ?)",
         [(number, *point) for point in points],
@@ -92,14 +105,14 @@ def series(
     """
     assert axis in {"iter", "timestamp"}
     wanted = {metric: set(variants) for metric, variants in metrics}
-    for number, metric, variant in db.rows(
-        "SELECT id, metric, variant FROM scalar_series WHERE task = ? ORDER BY metric, variant", (task,)
+    for number, metric, variant, label in db.rows(
+        "SELECT id, metric, variant, x_axis_label FROM scalar_series WHERE task = ? ORDER BY metric, variant", (task,)
     ):
         if wanted and (metric not in wanted or (wanted[metric] and variant not in wanted[metric])):
             continue
         rows = _curve(db, number, axis, samples)
         if rows:
-            yield Series(metric, variant, [row[0] for row in rows], [row[1] for row in rows])
+            yield Series(metric, variant, [row[0] for row in rows], [row[1] for row in rows], label)
 
 
 def _curve(db: StoreSession, number: int, axis: str, samples: int) -> list[tuple[int, float | None]]:

@@ -129,9 +129,10 @@ MODELS = TableSchema(
         "labels": _J,
         "metadata": _J,
         "ui_cache": _J,
+        "last_metrics": _J,
     },
     frozenset({"name", "comment"}),
-    unused=frozenset({"company_origin", "last_changed_by", "last_metrics", "metric_stats", "stats", "unique_metrics"}),
+    unused=frozenset({"company_origin", "last_changed_by", "metric_stats", "stats", "unique_metrics"}),
 )
 WORKERS = TableSchema(
     "workers",
@@ -246,6 +247,7 @@ CREATE TABLE IF NOT EXISTS scalar_series (
     metric TEXT NOT NULL,
     variant TEXT NOT NULL,
     worker TEXT NOT NULL,
+    x_axis_label TEXT,
     UNIQUE (task, metric, variant)
 );
 
@@ -275,5 +277,8 @@ CREATE INDEX IF NOT EXISTS images_by_url ON reports (task, metric, variant, json
 WHERE type = 'training_debug_image';
 """
 
-ADDED_COLUMNS = {"console": {"metric": "TEXT", "variant": "TEXT", "iter": "INTEGER"}}
+ADDED_COLUMNS = {
+    "console": {"metric": "TEXT", "variant": "TEXT", "iter": "INTEGER"},
+    "scalar_series": {"x_axis_label": "TEXT"},
+}
 """Columns of tables in ``REST`` that databases of earlier versions lack."""

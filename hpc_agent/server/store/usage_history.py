@@ -57,6 +57,11 @@ class Period:
     end: int
     step: int
 
+    @property
+    def steps(self) -> list[int]:
+        """Where each begins."""
+        return list(range(self.start, self.end, self.step))
+
 
 @dataclass(frozen=True)
 class Usage:
