@@ -28,6 +28,7 @@ LAYERS = (
     Layer(
         (
             "clock",
+            "wake_up",
             "cancellation",
             "retry",
             "process",

@@ -7,7 +7,6 @@ controller that is frozen, or a limit that is met, costs few calls.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
@@ -122,7 +121,7 @@ class Submissions:
         """Those of the scheduler that submissions met last."""
 
     def submit(
-        self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], stopping: threading.Event, *, waits: bool
+        self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], is_stopping: Callable[[], bool], *, waits: bool
     ) -> bool:
         """In turn, while server and scheduler answer; False if limits hold all of them back.
 
@@ -138,10 +137,10 @@ class Submissions:
         self._show_held_back(cluster, share.held_back)
         live = self._pilots.jobs(cluster, _live(cluster))
         of_pilots = self._for_pilots(round, max(self._settings.max_jobs - live, 0))
-        self._run(of_pilots, share.chosen, stopping)
+        self._run(of_pilots, share.chosen, is_stopping)
         live = self._settings.max_jobs - (of_pilots.own_jobs or 0)
         chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues], live)
-        self._run(round, chosen, stopping)
+        self._run(round, chosen, is_stopping)
         return bool(share.chosen or chosen)
 
     def _for_pilots(self, round: SubmissionRound, own_jobs: int) -> SubmissionRound:
@@ -149,14 +148,14 @@ class Submissions:
         space, batches = CapacityAllocator(Capacity()), Batches(self._sizes, 0)
         return replace(round, space=space, at_once=1, batches=batches, own_jobs=own_jobs)
 
-    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], stopping: threading.Event) -> None:
+    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], is_stopping: Callable[[], bool]) -> None:
         cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
             while round.is_full:
                 self._finish(round)
-            if stopping.is_set() or round.is_over:
+            if is_stopping() or round.is_over:
                 break
             if not self._is_postponed(cluster.queue_of[attempt]):
                 self._try(round, attempt, partial(self._start, round, attempt))
