@@ -35,10 +35,12 @@ class WaitingElements:
         since = self._clock.monotonic() - (remembered_for - _SHORTEST_S)
         self._seen = {job: at for job, at in self._seen.items() if at > since}
         others = {_array_of(row.id): row for row in rows if "_" in row.id}
+        # A row of its own, in which the caller has not found its job, is of an older one with the same id.
+        listed = {row.id for row in rows}
         found = {}
         for job in missing:
             other = others.get(_array_of(job))
-            if job in self._seen and other is not None:
+            if job in self._seen and job not in listed and other is not None:
                 record = replace(ended_job(other), id=job, state=JobState.CANCELLED, raw_state="CANCELLED")
                 found[job] = replace(record, exit_code=None, signal=0, started=None, ended=None, nodes="", reason="")
         return found
