@@ -92,7 +92,7 @@ def build_parts(
         staging,
         actor,
         waiting,
-        PilotSubmissions(PilotQueues(scheduler, settings, launch, renderer, clock)),
+        PilotSubmissions(PilotQueues(scheduler, settings, launch, renderer, clock), hpc.max_jobs),
         task_errors,
         Activity(client, options.worker, options.schedule, clock),
         TaskOwners(client),

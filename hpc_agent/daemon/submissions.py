@@ -21,7 +21,7 @@ from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
-from hpc_agent.daemon.pilot_submissions import PilotSubmissions
+from hpc_agent.daemon.pilot_submissions import PilotRound, PilotSubmissions
 from hpc_agent.daemon.served_queues import Activity
 from hpc_agent.daemon.submission_round import MOST_FAILURES, Answer, SubmissionRound
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
@@ -48,6 +48,7 @@ from hpc_agent.errors import (
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.pilots.board import task_number
 
 log = EventLog("daemon")
 
@@ -133,22 +134,23 @@ class Submissions:
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
         round = SubmissionRound(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
         lanes = self._lanes(round)
-        share = self._pilots.share(cluster, lanes)
-        self._show_held_back(cluster, share.held_back)
-        live = self._pilots.jobs(cluster, _live(cluster))
-        of_pilots = self._for_pilots(round, max(self._settings.max_jobs - live, 0))
-        self._run(of_pilots, share.chosen, is_stopping)
-        live = self._settings.max_jobs - (of_pilots.own_jobs or 0)
-        chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues], live)
+        pilots = self._pilots.begin(cluster, lanes, _live(cluster))
+        self._run_for_pilots(round, pilots, is_stopping)
+        others = [lane for lane in lanes if lane not in pilots.lanes]
+        chosen = self._choose(round, others, self._settings.max_jobs - pilots.own_jobs)
         self._run(round, chosen, is_stopping)
-        return bool(share.chosen or chosen)
+        return bool(pilots.tried or chosen)
 
-    def _for_pilots(self, round: SubmissionRound, own_jobs: int) -> SubmissionRound:
-        """For tasks in pilots: the scheduler is not asked, and one after the other they keep their order."""
+    def _run_for_pilots(self, round: SubmissionRound, pilots: PilotRound, is_stopping: Callable[[], bool]) -> None:
+        """Of tasks in pilots the scheduler is not asked, and one after the other they keep their order."""
         space, batches = CapacityAllocator(Capacity()), Batches(self._sizes, 0)
-        return replace(round, space=space, at_once=1, batches=batches, own_jobs=own_jobs)
+        of_pilots = replace(round, space=space, at_once=1, batches=batches, pilots=pilots)
+        run = partial(self._run, of_pilots, is_stopping=is_stopping)
+        self._show_held_back(round.cluster, self._pilots.hand_over(pilots, round.cluster, run))
+        round.failures, round.is_unclear = of_pilots.failures, of_pilots.is_unclear
 
-    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], is_stopping: Callable[[], bool]) -> None:
+    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], is_stopping: Callable[[], bool]) -> bool:
+        """Submit these; False if no other one can be submitted in this pass."""
         cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
@@ -157,7 +159,8 @@ class Submissions:
                 self._finish(round)
             if is_stopping() or round.is_over:
                 break
-            if not self._is_postponed(cluster.queue_of[attempt]):
+            # What postpones a queue with pilots concerns its jobs that run in none.
+            if round.pilots is not None or not self._is_postponed(cluster.queue_of[attempt]):
                 self._try(round, attempt, partial(self._start, round, attempt))
             for batch in batches.take_full():
                 self._hand_over(round, batch)
@@ -167,6 +170,7 @@ class Submissions:
             self._finish(round)
         for queue in round.limited & self._limits.keys():
             self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
+        return not (round.is_over or is_stopping())
 
     def _lanes(self, round: SubmissionRound) -> list[QueueCandidates]:
         """The queues with what is due of each."""
@@ -176,17 +180,19 @@ class Submissions:
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
         live = _live(cluster)
-        round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
-        self._forget_limits(live_of)
+        in_all = Counter(_queue_id(cluster, attempt) for attempt in live)
+        jobs = (attempt for attempt in live if not self._pilots.runs(cluster, attempt))
+        round.live_of = Counter(_queue_id(cluster, attempt) for attempt in jobs)
+        self._forget_limits(round.live_of)
         lanes = [
             QueueCandidates(
                 queue.id,
                 self._in_order(cluster, queue, due_now, live),
-                live_of[queue.id],
+                in_all[queue.id],
                 self._settings.queue(queue.name).max_jobs,
             )
             for queue in cluster.queues
-            if queue.id in active and not self._is_postponed(queue)
+            if queue.id in active and (self._pilots.serves(queue) or not self._is_postponed(queue))
         ]
         return rotated(lanes, self._last_served) if self._fair else lanes
 
@@ -266,12 +272,8 @@ class Submissions:
             return
         self._task_errors.forget(attempt)
         if isinstance(job, PreparedJob):
-            if round.own_jobs is not None and not self._pilots.takes(job):
-                if not round.own_jobs:
-                    limit = self._settings.max_jobs
-                    self._waiting.say_in(queue, attempt, f"Waiting: the scheduler has {limit} jobs (hpc.max_jobs)")
-                    return
-                round.own_jobs -= 1
+            if round.pilots is not None and not self._may_go(round.pilots, job):
+                return
             key = self._submitter.array_key(job) if round.batches.are_possible else None
             if key is None:
                 self._hand_over_one(round, job)
@@ -284,6 +286,19 @@ class Submissions:
             self._waiting.say_in(queue, attempt, job.message)
             if isinstance(job, LeftToOthers):
                 self._waiting.shelve(attempt, job.look_again)
+
+    def _may_go(self, pilots: PilotRound, job: PreparedJob) -> bool:
+        """Whether a pilot takes it, or it may be a job of its own."""
+        if self._pilots.takes(pilots, job):
+            return True
+        if self._is_postponed(job.queue):
+            return False
+        if not pilots.own_jobs:
+            message = f"Waiting: the scheduler has {self._settings.max_jobs} jobs (hpc.max_jobs)"
+            self._waiting.say_in(job.queue, job.directory.attempt, message)
+            return False
+        pilots.own_jobs -= 1
+        return True
 
     def _hand_over_one(self, round: SubmissionRound, job: PreparedJob) -> None:
         hand_over = partial(self._submitter.hand_over, job)
@@ -334,7 +349,8 @@ class Submissions:
             return
         self._last_served = queue.id
         if isinstance(answer, Accepted):
-            round.live_of[queue.id] += 1
+            if task_number(answer.job) is None:
+                round.live_of[queue.id] += 1
             self._sizes.taken(queue.id, 1)
             if queue.id not in round.limited:
                 self._limits.pop(queue.id, None)
