@@ -41,6 +41,8 @@ class SubmissionRound:
     """Whether the scheduler gave sbatch no answer."""
     live_of: Counter[str] = field(default_factory=Counter)
     """Jobs of each queue, without tasks in pilots."""
+    listed: int = 0
+    """All jobs of the user, the daemon's and others."""
     limited: set[QueueId] = field(default_factory=set)
     """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
     pilots: PilotRound | None = None

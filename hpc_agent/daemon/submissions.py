@@ -69,9 +69,11 @@ Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
 
 @dataclass(frozen=True)
 class _Limit:
-    """``live``: jobs of the queue when the limit was met. ``pause``: seconds until the next try."""
+    """``live``: jobs of the queue when the limit was met; ``listed``: all jobs of the user, who may have others.
+    ``pause``: seconds until the next try."""
 
     live: int
+    listed: int
     pause: float
 
 
@@ -147,7 +149,7 @@ class Submissions:
         of_pilots = replace(round, space=space, at_once=1, batches=batches, pilots=pilots)
         run = partial(self._run, of_pilots, is_stopping=is_stopping)
         self._show_held_back(round.cluster, self._pilots.hand_over(pilots, round.cluster, run))
-        round.failures, round.is_unclear = of_pilots.failures, of_pilots.is_unclear
+        round.failures, round.is_unclear, round.listed = of_pilots.failures, of_pilots.is_unclear, of_pilots.listed
 
     def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], is_stopping: Callable[[], bool]) -> bool:
         """Submit these; False if no other one can be submitted in this pass."""
@@ -169,7 +171,7 @@ class Submissions:
         while round.under_way:
             self._finish(round)
         for queue in round.limited & self._limits.keys():
-            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
+            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue], listed=round.listed)
         return not (round.is_over or is_stopping())
 
     def _lanes(self, round: SubmissionRound) -> list[QueueCandidates]:
@@ -183,7 +185,8 @@ class Submissions:
         in_all = Counter(_queue_id(cluster, attempt) for attempt in live)
         jobs = (attempt for attempt in live if not self._pilots.runs(cluster, attempt))
         round.live_of = Counter(_queue_id(cluster, attempt) for attempt in jobs)
-        self._forget_limits(round.live_of)
+        round.listed = sum(task_number(job.id) is None for job in cluster.live)
+        self._forget_limits(round)
         lanes = [
             QueueCandidates(
                 queue.id,
@@ -232,18 +235,19 @@ class Submissions:
         self._postponed_until[queue.id] = self._clock.monotonic() + seconds
 
     def _meet_limit(self, round: SubmissionRound, queue: Queue) -> None:
-        """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
+        """Wait for a job of the queue, or any other of the user, to end; else for longer each time: other users may use
+        up the same limit."""
         if queue.id in round.limited:
             return
         round.limited.add(queue.id)
         before = self._limits.get(queue.id)
         pause = POSTPONED_S if before is None else min(2 * before.pause, LONGEST_PAUSE_S)
-        self._limits[queue.id] = _Limit(round.live_of[queue.id], pause)
+        self._limits[queue.id] = _Limit(round.live_of[queue.id], round.listed, pause)
         self._postpone(queue, pause)
 
-    def _forget_limits(self, live_of: Mapping[str, int]) -> None:
+    def _forget_limits(self, round: SubmissionRound) -> None:
         for queue, limit in list(self._limits.items()):
-            if live_of.get(queue, 0) < limit.live:
+            if round.live_of[queue] < limit.live or round.listed < limit.listed:
                 del self._limits[queue]
                 self._postponed_until.pop(queue, None)
 
@@ -351,6 +355,7 @@ class Submissions:
         if isinstance(answer, Accepted):
             if task_number(answer.job) is None:
                 round.live_of[queue.id] += 1
+                round.listed += 1
             self._sizes.taken(queue.id, 1)
             if queue.id not in round.limited:
                 self._limits.pop(queue.id, None)
