@@ -15,6 +15,7 @@ from hpc_agent.daemon.pilot_queues import PilotQueues
 from hpc_agent.daemon.submitter import PreparedJob
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates
+from hpc_agent.domain.ids import QueueId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.logs import EventLog
@@ -33,6 +34,8 @@ class PilotRound:
     """The queues in the mode ``pilot`` that have due tasks."""
     own_jobs: int
     """How many tasks that fit into no pilot may still become jobs of their own."""
+    limited: Collection[QueueId]
+    """Queues of which none may: they wait for a limit of the scheduler."""
     handed_over: int = 0
     """Tasks that went to pilots."""
     tried: set[Attempt] = field(default_factory=set)
@@ -55,17 +58,21 @@ class PilotSubmissions:
         return self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs)
 
     def begin(
-        self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates], live: Collection[Attempt]
+        self,
+        cluster: ClusterSnapshot,
+        lanes: Sequence[QueueCandidates],
+        live: Collection[Attempt],
+        limited: Collection[QueueId],
     ) -> PilotRound:
         """Ask for the pilots that the queues need. ``lanes``: of all queues, none where no task is due; ``live``: the
-        attempts that have jobs."""
+        attempts that have jobs; ``limited``: queues that wait for a limit of the scheduler."""
         queues = {queue.id for queue in cluster.queues if self.serves(queue)}
         of_pilots = [lane for lane in lanes if lane.queue in queues]
         self._keep(cluster, of_pilots)
         self._unfit &= {attempt for lane in of_pilots for attempt in lane.due}
         of_tasks = sum(not self.runs(cluster, attempt) for attempt in live)
         jobs = of_tasks + self._pilots.count(cluster.live) + self._pilots.submitted
-        return PilotRound(of_pilots, max(self._most_jobs - jobs, 0))
+        return PilotRound(of_pilots, max(self._most_jobs - jobs, 0), limited)
 
     def hand_over(
         self, round: PilotRound, cluster: ClusterSnapshot, run: Callable[[Sequence[Attempt]], bool]
@@ -102,7 +109,8 @@ class PilotSubmissions:
         candidates = deque(lane.due)
         left = room + _LET_BY
         while room > 0 and left > 0 and candidates:
-            chosen = self._take(round, candidates, min(room, left))
+            may_be_jobs = round.own_jobs > 0 and lane.queue not in round.limited
+            chosen = self._take(candidates, min(room, left), may_be_jobs=may_be_jobs)
             before = round.handed_over
             round.tried.update(chosen)
             if not run(chosen):
@@ -111,12 +119,12 @@ class PilotSubmissions:
             left -= len(chosen)
         return True
 
-    def _take(self, round: PilotRound, candidates: deque[Attempt], count: int) -> list[Attempt]:
+    def _take(self, candidates: deque[Attempt], count: int, *, may_be_jobs: bool) -> list[Attempt]:
         """The next ones, without those that have to be jobs of their own, where there may be none."""
         chosen: list[Attempt] = []
         while candidates and len(chosen) < count:
             attempt = candidates.popleft()
-            if round.own_jobs or attempt not in self._unfit:
+            if may_be_jobs or attempt not in self._unfit:
                 chosen.append(attempt)
         return chosen
 

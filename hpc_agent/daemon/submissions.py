@@ -136,7 +136,8 @@ class Submissions:
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
         round = SubmissionRound(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
         lanes = self._lanes(round)
-        pilots = self._pilots.begin(cluster, lanes, _live(cluster))
+        limited = {queue.id for queue in cluster.queues if self._is_postponed(queue)}
+        pilots = self._pilots.begin(cluster, lanes, _live(cluster), limited)
         self._run_for_pilots(round, pilots, is_stopping)
         others = [lane for lane in lanes if lane not in pilots.lanes]
         chosen = self._choose(round, others, self._settings.max_jobs - pilots.own_jobs)

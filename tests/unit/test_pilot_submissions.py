@@ -91,9 +91,9 @@ def test_those_whose_environments_are_being_built_let_others_by(site: PilotSite)
 
 def test_a_limit_of_the_scheduler_holds_them_and_no_others(site: PilotSite) -> None:
     site.slurm.limit = 0
-    enqueue_large(site, 3)
+    enqueue_large(site, 120)
     site.server.enqueue()
-    run_passes(site, 3, seconds=1)
+    run_passes(site, 4, seconds=1)
     assert len(site.slurm.sizes) == 2, "one of them, which stands for all, and a pilot"
     assert len(site.board.numbers()) == 1
     messages = site.server("tasks.get_all", name="large 0", only_fields=["status_message"])["tasks"]
