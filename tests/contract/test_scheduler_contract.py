@@ -332,6 +332,8 @@ def test_cancelling_only_what_waits_leaves_running_jobs_alone(any_site: Schedule
     running = any_site.submit("sleep 60")
     any_site.wait_for_start(running)
     waiting = any_site.submit_waiting()
+    # Of an element of an array that was never listed Slurm leaves no trace.
+    assert any_site.state(waiting) is JobState.PENDING
     ended = any_site.submit("true") if any_site.scheduler.name != "local" else JobId("4711")
 
     any_site.scheduler.cancel([running, waiting, ended], only_pending=True)

@@ -1,5 +1,5 @@
 """Elements of job arrays that are cancelled while they wait: Slurm clears them in the record of their array and keeps
-none of their own (22.05), while all other jobs leave one."""
+none of their own (22.05, 24.11), while all other jobs leave one."""
 
 from __future__ import annotations
 
