@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import TypeVar
 
-from hpc_agent.clock import Clock
+from hpc_agent.clock import Clock, Waitable
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class CancellableClock:
             self._clock.sleep(min(left, POLL_S) if is_cancellable() else left)
             check()
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waitable, seconds: float) -> bool:
         """As the clock that it wraps: other threads than the work's wait here, e.g. heartbeats."""
         return self._clock.wait(event, seconds)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import datetime, timezone
 from typing import Protocol
+
+
+class Waitable(Protocol):
+    """What a thread waits for: ``threading.Event``, ``wake_up.WakeUp``."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return True as soon as it is set, False after ``timeout`` seconds."""
 
 
 class Clock(Protocol):
@@ -18,7 +24,7 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Return after ``seconds``."""
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waitable, seconds: float) -> bool:
         """Return True as soon as ``event`` is set, False after ``seconds``."""
 
 
@@ -34,7 +40,7 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waitable, seconds: float) -> bool:
         return event.wait(seconds)
 
 

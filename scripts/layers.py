@@ -32,6 +32,7 @@ LAYERS = (
     Layer(
         (
             "clock",
+            "wake_up",
             "cancellation",
             "retry",
             "process",

@@ -25,6 +25,8 @@ CORE = (
     "tests/contract/test_scheduler_contract.py",
     "tests/e2e/test_slurm_path.py",
     "tests/e2e/test_job_endings.py",
+    "tests/e2e/test_job_arrays.py",
+    "tests/e2e/test_pilots.py::test_many_short_tasks_run_in_one_job",
 )
 WORKERS = 4
 """Most of these tests wait most of the time."""
@@ -81,7 +83,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="test-matrix", description=__doc__)
     parser.add_argument("versions", nargs="*", help=f"of Slurm ({', '.join(SUITES)}), or with --python of Python")
     parser.add_argument("--python", action="store_true", help=f"on other Pythons, without Slurm ({', '.join(PYTHONS)})")
-    parser.add_argument("--core", action="store_true", help="only the scheduler contract, the main path, the endings")
+    parser.add_argument(
+        "--core", action="store_true", help="only the scheduler contract, the main path, the endings, an array, a pilot"
+    )
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many versions side by side (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as JSON")
     parser.add_argument("--tests", action="append", default=[], metavar="PATH", help="only these tests")

@@ -6,14 +6,12 @@ import errno
 import json
 import math
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
@@ -240,7 +238,7 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
         others = other_daemons(plan, daemons.folder)
         daemon = _daemon(plan, record.worker, daemons, others)
         collect_garbage_seldom()
-        _stop_on_signals(daemon.stop)
+        daemon.stop_on_signals()
         with ExitStack() as stack:
             stack.enter_context(relay(plan.settings, plan.cluster, record.worker, SYSTEM))
             announce(record, log_file)
@@ -313,14 +311,6 @@ def entries_of(plan: DaemonPlan, others: UserDaemons | None) -> EntryFilter | No
 def _local(plan: DaemonPlan, worker: WorkerId) -> Scheduler:
     share = Share(worker, slots(plan.settings, plan.options, len(plan.pool)), plan.pool)
     return backends.create(plan.settings.hpc, SYSTEM, share=share)
-
-
-def _stop_on_signals(stop: Callable[[], None]) -> None:
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, handler)
 
 
 def _announcer(plan: DaemonPlan) -> Callable[[DaemonRecord, Path], None]:

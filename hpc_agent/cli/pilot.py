@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -89,8 +88,5 @@ def command(
             (ensure_directory(news, mode=0o700) / f"pilot.{job.job}").touch()
 
     engine = PilotEngine(TaskBoard(board), options, allocation, remaining, environment, claim, publish_news, SYSTEM)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: engine.stop())
-    for number in (signal.SIGCHLD, signal.SIGIO):
-        signal.signal(number, lambda *_: engine.wake())
+    engine.handle_signals()
     engine.run()

@@ -24,6 +24,7 @@ from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
 from hpc_agent.progress import Progress
 from hpc_agent.staging import StagedTask, TaskStager, retry_staging, wrap_unexpected
+from hpc_agent.wake_up import WakeUp
 
 log = EventLog("stage")
 
@@ -75,7 +76,7 @@ class LoginStaging:
     They end with the process, and their installers with them: a daemon that is stopped waits for no build.
     """
 
-    def __init__(self, stager: TaskStager, done: threading.Event, clock: Clock = SYSTEM) -> None:
+    def __init__(self, stager: TaskStager, done: WakeUp, clock: Clock = SYSTEM) -> None:
         self._stager = stager
         self._clock = clock
         self._fetching = Slots(_FETCHES, _FETCHES_OF_ONE)

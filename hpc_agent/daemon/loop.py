@@ -22,6 +22,7 @@ from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnr
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import next_pause
 from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.wake_up import TERMINATION, WakeUp
 
 log = EventLog("daemon")
 
@@ -55,7 +56,7 @@ class Daemon:
         self._settings = settings
         self._options = options
         self._clock = clock
-        self._wake = threading.Event()
+        self._wake = WakeUp()
         """Set when there is something to do before the next pass."""
         parts = build_parts(client, scheduler, settings, launch, options, clock, self._wake)
         self._observer = parts.observer
@@ -75,27 +76,32 @@ class Daemon:
         """Whether something ended the last pause."""
         self._policies: dict[str, AttemptPolicy] = {}
         """Of each queue, by name."""
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._ended = threading.Event()
+        """Not set by ``stop``, which runs in signal handlers."""
         self._is_busy = False
         """Whether the last pass had an attempt to see to."""
         self._busy_at = clock.monotonic()
         """When that was so the last time."""
 
+    def stop_on_signals(self) -> None:
+        """From now on the program's signals end ``run``."""
+        self._wake.on_signals(TERMINATION, self.stop)
+
     def stop(self) -> None:
-        """Ask ``run`` to return soon; may be called from a signal handler."""
-        self._stopping.set()
+        """Ask ``run`` to return soon."""
+        self._is_stopping = True
         self._wake.set()
 
     def run(self) -> None:
         """Passes at the poll interval, slower while the server or the scheduler does not answer."""
-        self._reports.start(self._stopping)
+        self._reports.start(self._ended)
         pause = self._settings.hpc.poll_interval
-        while not self._stopping.is_set() and not self._is_idle():
+        while not self._is_stopping and not self._is_idle():
             self._options.each_pass()
             pause = self._settings.hpc.poll_interval if self._try_pass() else next_pause(pause)
             self._is_woken = self._clock.wait(self._wake, pause)
-            self._wake.clear()
-        self._stopping.set()
+        self._ended.set()
         self._close_staging()
         self._leases.give_back()
         self._reports.unregister()
@@ -158,10 +164,10 @@ class Daemon:
         submits: dict[Attempt, int] = {}
         others: list[actions.Action] = []
         for attempt in cluster.snapshots:
-            if self._stopping.is_set():
+            if self._is_stopping:
                 return
             others += self._see_to(cluster, attempt, submits)
-        submitted = self._submissions.submit(cluster, submits, self._stopping, waits=wait)
+        submitted = self._submissions.submit(cluster, submits, lambda: self._is_stopping, waits=wait)
         self._pace.note(is_quiet=not submitted and is_quiet(cluster, others))
 
     def _see_to(self, cluster: ClusterSnapshot, attempt: Attempt, submits: dict[Attempt, int]) -> list[actions.Action]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 import msgspec
@@ -39,6 +38,7 @@ from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
+from hpc_agent.wake_up import WakeUp
 from hpc_agent.watcher.phase_log import PhaseLog
 
 log = EventLog("daemon")
@@ -70,7 +70,7 @@ def build_parts(
     launch: JobLaunchConfig,
     options: LoopOptions,
     clock: Clock,
-    wake: threading.Event,
+    wake: WakeUp,
 ) -> DaemonParts:
     """``wake`` is set when there is something to do before the next pass."""
     hpc, cluster = settings.hpc, scheduler.cluster()
@@ -92,7 +92,7 @@ def build_parts(
         staging,
         actor,
         waiting,
-        PilotSubmissions(PilotQueues(scheduler, settings, launch, renderer, clock)),
+        PilotSubmissions(PilotQueues(scheduler, settings, launch, renderer, clock), hpc.max_jobs),
         task_errors,
         Activity(client, options.worker, options.schedule, clock),
         TaskOwners(client),
@@ -125,7 +125,7 @@ def _staging(
     launch: JobLaunchConfig,
     renderer: Renderer,
     clock: Clock,
-    wake: threading.Event,
+    wake: WakeUp,
 ) -> StagingBackend | None:
     # Without a batch system all jobs are on this machine, with its images.
     stager = TaskStager(settings, clock, share=bool(launch.options.batch_system))

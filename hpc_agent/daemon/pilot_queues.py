@@ -18,7 +18,6 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
@@ -79,7 +78,7 @@ class _Observed(msgspec.Struct):
 
 
 class PilotQueues:
-    """The pilots of one daemon's queues: ``keep`` in each pass, then ``choose`` the tasks that they get."""
+    """The pilots of one daemon's queues: ``keep`` in each pass, then ``room`` says how many tasks they get."""
 
     def __init__(
         self,
@@ -97,6 +96,8 @@ class PilotQueues:
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._news = JobNews(settings.hpc.runs)
         self._seen: dict[str, _Observed] = {}
+        self.submitted = 0
+        """Pilots that the last ``keep`` submitted."""
 
     def is_pilot_task(self, jobs: Sequence[LiveJob]) -> bool:
         """Whether these are a task's job in a pilot, and not one of the batch system."""
@@ -118,6 +119,7 @@ class PilotQueues:
         """Ask for pilots, or cancel those that are not needed. ``due``: tasks of each queue that wait for a slot.
         ``live``: all jobs that the scheduler lists.
         """
+        self.submitted = 0
         if self._scheduler is None:
             return
         for queue in queues:
@@ -127,14 +129,9 @@ class PilotQueues:
                 # It was in this mode before the daemon was started again.
                 self._scheduler.return_tasks(queue.name)
 
-    def choose(self, lanes: Collection[QueueCandidates], queues: Mapping[QueueId, str]) -> list[Attempt]:
-        """The attempts to hand over now, in the order of their queues."""
-        chosen: list[Attempt] = []
-        for lane in lanes:
-            room = self._of(queues[lane.queue]).room
-            limit = room if lane.limit is None else min(room, max(lane.limit - lane.live, 0))
-            chosen += lane.due[:limit]
-        return chosen
+    def room(self, queue: str) -> int:
+        """Tasks of a queue that may be handed over in this pass."""
+        return self._of(queue).room
 
     def message(self, queue: str) -> str:
         """Why the next task of a queue waits."""
@@ -157,7 +154,7 @@ class PilotQueues:
         seen.message = _message(state, pilots, settings.pilot.max_pilots)
         self._note_useless(scheduler, queue, {job.id for job in pilots})
         self._cancel_surplus(scheduler, queue, pilots, wanted)
-        missing = min(wanted - len(pilots), self._settings.hpc.max_jobs - _own_jobs(live), _AT_ONCE)
+        missing = min(wanted - len(pilots), self._settings.hpc.max_jobs - _own_jobs(live) - self.submitted, _AT_ONCE)
         for _ in range(missing):
             if self._clock.monotonic() < seen.paused_until:
                 return
@@ -208,6 +205,7 @@ class PilotQueues:
             return
         if isinstance(answer, Accepted):
             self._of(queue).submitted.add(answer.job)
+            self.submitted += 1
             log.info("pilot.submitted", queue=queue, job=answer.job)
         else:
             # Whatever it was: a job that was made of it shows up in the scheduler's list.

@@ -1,8 +1,13 @@
-"""Submissions to pilots: of the waiting tasks of queues in the mode ``pilot``, those that pilots get in this pass."""
+"""Submissions to pilots: of the waiting tasks of queues in the mode ``pilot``, those that pilots get in this pass.
+
+A task is asked for what it needs when its turn comes. One that gets no slot now, as its environment is not built or it
+has to be a job of its own and there are too many jobs, lets those behind it by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -12,51 +17,120 @@ from hpc_agent.daemon.submitter import PreparedJob
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import QueueId
+from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.logs import EventLog
 
 log = EventLog("daemon")
 
+_LET_BY = 50
+"""Tasks of a queue that a pass tries at most beyond those that there are slots for."""
 
-class PilotShare(msgspec.Struct, frozen=True):
+
+class PilotRound(msgspec.Struct):
     """Part of a pass that concerns pilots."""
 
-    queues: Collection[QueueId]
-    """Those in the mode ``pilot``."""
-    chosen: Sequence[Attempt]
-    """The tasks to hand over, in their order."""
-    held_back: Mapping[Attempt, str] = msgspec.field(default_factory=dict)
-    """The next task of each queue that waits for a slot → its status message."""
+    lanes: Sequence[QueueCandidates]
+    """The queues in the mode ``pilot`` that have due tasks."""
+    own_jobs: int
+    """How many tasks that fit into no pilot may still become jobs of their own."""
+    limited: Collection[QueueId]
+    """Queues of which none may: they wait for a limit of the scheduler."""
+    handed_over: int = 0
+    """Tasks that went to pilots."""
+    tried: set[Attempt] = msgspec.field(default_factory=set)
 
 
 class PilotSubmissions:
-    def __init__(self, pilots: PilotQueues) -> None:
+    def __init__(self, pilots: PilotQueues, most_jobs: int) -> None:
+        """``most_jobs``: ``hpc.max_jobs``."""
         self._pilots = pilots
+        self._most_jobs = most_jobs
+        self._unfit: set[Attempt] = set()
+        """Waiting tasks that are known to fit into no pilot."""
 
-    def share(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> PilotShare:
-        """Ask for the pilots that the queues need, and choose what those that there are get. ``lanes``: of all queues,
-        none where no task is due."""
-        queues = {queue.id for queue in cluster.queues if self._pilots.serves(queue)}
+    def serves(self, queue: Queue) -> bool:
+        """Whether its tasks run in pilots."""
+        return self._pilots.serves(queue)
+
+    def runs(self, cluster: ClusterSnapshot, attempt: Attempt) -> bool:
+        """Whether the attempt's job is one in a pilot."""
+        return self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs)
+
+    def begin(
+        self,
+        cluster: ClusterSnapshot,
+        lanes: Sequence[QueueCandidates],
+        live: Collection[Attempt],
+        limited: Collection[QueueId],
+    ) -> PilotRound:
+        """Ask for the pilots that the queues need. ``lanes``: of all queues, none where no task is due; ``live``: the
+        attempts that have jobs; ``limited``: queues that wait for a limit of the scheduler."""
+        queues = {queue.id for queue in cluster.queues if self.serves(queue)}
         of_pilots = [lane for lane in lanes if lane.queue in queues]
         self._keep(cluster, of_pilots)
+        self._unfit &= {attempt for lane in of_pilots for attempt in lane.due}
+        of_tasks = sum(not self.runs(cluster, attempt) for attempt in live)
+        jobs = of_tasks + self._pilots.count(cluster.live) + self._pilots.submitted
+        return PilotRound(of_pilots, max(self._most_jobs - jobs, 0), limited)
+
+    def hand_over(
+        self, round: PilotRound, cluster: ClusterSnapshot, run: Callable[[Sequence[Attempt]], bool]
+    ) -> dict[Attempt, str]:
+        """Have the tasks of each queue submitted, as many as there are slots for. Returns the next one of each that
+        waits for a slot → its status message.
+
+        Args:
+            run: submits tasks one after the other; False if no other one can be.
+        """
         names = {queue.id: queue.name for queue in cluster.queues}
-        chosen = self._pilots.choose(of_pilots, names)
-        picked = frozenset(chosen)
-        held_back = {}
-        for lane in of_pilots:
-            waiting = next((attempt for attempt in lane.due if attempt not in picked), None)
-            if waiting is not None:
-                held_back[waiting] = self._pilots.message(names[lane.queue])
-        return PilotShare(queues, chosen, held_back)
+        for lane in round.lanes:
+            if not self._hand_over(round, lane, self._pilots.room(names[lane.queue]), run):
+                return {}
+        return {
+            attempt: self._pilots.message(names[lane.queue])
+            for lane in round.lanes
+            if (attempt := self._next_waiting(round, lane)) is not None
+        }
 
-    def jobs(self, cluster: ClusterSnapshot, live: Collection[Attempt]) -> int:
-        """Jobs of the batch system among those of these attempts, and the pilots."""
-        of_tasks = sum(not self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs) for attempt in live)
-        return of_tasks + self._pilots.count(cluster.live)
+    def takes(self, round: PilotRound, job: PreparedJob) -> bool:
+        """Whether it goes to a pilot; else it has to be a job of its own, and takes no slot."""
+        if job.pilot_queue and self._pilots.takes(job.pilot_queue, job.context.resources):
+            round.handed_over += 1
+            return True
+        self._unfit.add(job.directory.attempt)
+        return False
 
-    def takes(self, job: PreparedJob) -> bool:
-        """Whether it goes to a pilot, and not to the batch system."""
-        return bool(job.pilot_queue) and self._pilots.takes(job.pilot_queue, job.context.resources)
+    def _hand_over(
+        self, round: PilotRound, lane: QueueCandidates, room: int, run: Callable[[Sequence[Attempt]], bool]
+    ) -> bool:
+        if lane.limit is not None:
+            room = min(room, lane.limit - lane.live)
+        candidates = deque(lane.due)
+        left = room + _LET_BY
+        while room > 0 and left > 0 and candidates:
+            may_be_jobs = round.own_jobs > 0 and lane.queue not in round.limited
+            chosen = self._take(candidates, min(room, left), may_be_jobs=may_be_jobs)
+            before = round.handed_over
+            round.tried.update(chosen)
+            if not run(chosen):
+                return False
+            room -= round.handed_over - before
+            left -= len(chosen)
+        return True
+
+    def _take(self, candidates: deque[Attempt], count: int, *, may_be_jobs: bool) -> list[Attempt]:
+        """The next ones, without those that have to be jobs of their own, where there may be none."""
+        chosen: list[Attempt] = []
+        while candidates and len(chosen) < count:
+            attempt = candidates.popleft()
+            if may_be_jobs or attempt not in self._unfit:
+                chosen.append(attempt)
+        return chosen
+
+    def _next_waiting(self, round: PilotRound, lane: QueueCandidates) -> Attempt | None:
+        passed = round.tried | self._unfit
+        return next((attempt for attempt in lane.due if attempt not in passed), None)
 
     def _keep(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
         """An error of theirs keeps no other queue from its jobs."""

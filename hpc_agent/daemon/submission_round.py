@@ -10,6 +10,7 @@ import msgspec
 
 from hpc_agent.daemon.array_batches import Batches
 from hpc_agent.daemon.observe import ClusterSnapshot
+from hpc_agent.daemon.pilot_submissions import PilotRound
 from hpc_agent.daemon.submitter import CapacityAllocator
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import QueueId
@@ -39,11 +40,13 @@ class SubmissionRound(msgspec.Struct):
     is_unclear: bool = False
     """Whether the scheduler gave sbatch no answer."""
     live_of: Counter[str] = msgspec.field(default_factory=Counter)
-    """Jobs of each queue."""
+    """Jobs of each queue, without tasks in pilots."""
+    listed: int = 0
+    """All jobs of the user, the daemon's and others."""
     limited: set[QueueId] = msgspec.field(default_factory=set)
     """Queues in which a limit was met. Answers to calls that were under way at the same time come in any order."""
-    own_jobs: int | None = None
-    """In a round of tasks for pilots: how many that fit into none may still become jobs of their own."""
+    pilots: PilotRound | None = None
+    """None in a round of tasks that become jobs."""
     under_way: dict[futures.Future[Answer], Attempt] = msgspec.field(default_factory=dict)
 
     @property

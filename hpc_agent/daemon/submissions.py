@@ -7,7 +7,6 @@ controller that is frozen, or a limit that is met, costs few calls.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
@@ -24,7 +23,7 @@ from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
-from hpc_agent.daemon.pilot_submissions import PilotSubmissions
+from hpc_agent.daemon.pilot_submissions import PilotRound, PilotSubmissions
 from hpc_agent.daemon.served_queues import Activity
 from hpc_agent.daemon.submission_round import MOST_FAILURES, Answer, SubmissionRound
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
@@ -51,6 +50,7 @@ from hpc_agent.errors import (
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.pilots.board import task_number
 
 log = EventLog("daemon")
 
@@ -70,9 +70,11 @@ Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
 
 
 class _Limit(msgspec.Struct, frozen=True):
-    """``live``: jobs of the queue when the limit was met. ``pause``: seconds until the next try."""
+    """``live``: jobs of the queue when the limit was met; ``listed``: all jobs of the user, who may have others.
+    ``pause``: seconds until the next try."""
 
     live: int
+    listed: int
     pause: float
 
 
@@ -123,7 +125,7 @@ class Submissions:
         """Those of the scheduler that submissions met last."""
 
     def submit(
-        self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], stopping: threading.Event, *, waits: bool
+        self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], is_stopping: Callable[[], bool], *, waits: bool
     ) -> bool:
         """In turn, while server and scheduler answer; False if limits hold all of them back.
 
@@ -135,31 +137,34 @@ class Submissions:
         batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
         round = SubmissionRound(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
         lanes = self._lanes(round)
-        share = self._pilots.share(cluster, lanes)
-        self._show_held_back(cluster, share.held_back)
-        live = self._pilots.jobs(cluster, _live(cluster))
-        of_pilots = self._for_pilots(round, max(self._settings.max_jobs - live, 0))
-        self._run(of_pilots, share.chosen, stopping)
-        live = self._settings.max_jobs - (of_pilots.own_jobs or 0)
-        chosen = self._choose(round, [lane for lane in lanes if lane.queue not in share.queues], live)
-        self._run(round, chosen, stopping)
-        return bool(share.chosen or chosen)
+        limited = {queue.id for queue in cluster.queues if self._is_postponed(queue)}
+        pilots = self._pilots.begin(cluster, lanes, _live(cluster), limited)
+        self._run_for_pilots(round, pilots, is_stopping)
+        others = [lane for lane in lanes if lane not in pilots.lanes]
+        chosen = self._choose(round, others, self._settings.max_jobs - pilots.own_jobs)
+        self._run(round, chosen, is_stopping)
+        return bool(pilots.tried or chosen)
 
-    def _for_pilots(self, round: SubmissionRound, own_jobs: int) -> SubmissionRound:
-        """For tasks in pilots: the scheduler is not asked, and one after the other they keep their order."""
+    def _run_for_pilots(self, round: SubmissionRound, pilots: PilotRound, is_stopping: Callable[[], bool]) -> None:
+        """Of tasks in pilots the scheduler is not asked, and one after the other they keep their order."""
         space, batches = CapacityAllocator(Capacity()), Batches(self._sizes, 0)
-        return replace(round, space=space, at_once=1, batches=batches, own_jobs=own_jobs)
+        of_pilots = replace(round, space=space, at_once=1, batches=batches, pilots=pilots)
+        run = partial(self._run, of_pilots, is_stopping=is_stopping)
+        self._show_held_back(round.cluster, self._pilots.hand_over(pilots, round.cluster, run))
+        round.failures, round.is_unclear, round.listed = of_pilots.failures, of_pilots.is_unclear, of_pilots.listed
 
-    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], stopping: threading.Event) -> None:
+    def _run(self, round: SubmissionRound, chosen: Sequence[Attempt], is_stopping: Callable[[], bool]) -> bool:
+        """Submit these; False if no other one can be submitted in this pass."""
         cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
             while round.is_full:
                 self._finish(round)
-            if stopping.is_set() or round.is_over:
+            if is_stopping() or round.is_over:
                 break
-            if not self._is_postponed(cluster.queue_of[attempt]):
+            # What postpones a queue with pilots concerns its jobs that run in none.
+            if round.pilots is not None or not self._is_postponed(cluster.queue_of[attempt]):
                 self._try(round, attempt, partial(self._start, round, attempt))
             for batch in batches.take_full():
                 self._hand_over(round, batch)
@@ -168,7 +173,8 @@ class Submissions:
         while round.under_way:
             self._finish(round)
         for queue in round.limited & self._limits.keys():
-            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue])
+            self._limits[queue] = replace(self._limits[queue], live=round.live_of[queue], listed=round.listed)
+        return not (round.is_over or is_stopping())
 
     def _lanes(self, round: SubmissionRound) -> list[QueueCandidates]:
         """The queues with what is due of each."""
@@ -178,17 +184,20 @@ class Submissions:
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
         live = _live(cluster)
-        round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
-        self._forget_limits(live_of)
+        in_all = Counter(_queue_id(cluster, attempt) for attempt in live)
+        jobs = (attempt for attempt in live if not self._pilots.runs(cluster, attempt))
+        round.live_of = Counter(_queue_id(cluster, attempt) for attempt in jobs)
+        round.listed = sum(task_number(job.id) is None for job in cluster.live)
+        self._forget_limits(round)
         lanes = [
             QueueCandidates(
                 queue.id,
                 self._in_order(cluster, queue, due_now, live),
-                live_of[queue.id],
+                in_all[queue.id],
                 self._settings.queue(queue.name).max_jobs,
             )
             for queue in cluster.queues
-            if queue.id in active and not self._is_postponed(queue)
+            if queue.id in active and (self._pilots.serves(queue) or not self._is_postponed(queue))
         ]
         return rotated(lanes, self._last_served) if self._fair else lanes
 
@@ -228,18 +237,19 @@ class Submissions:
         self._postponed_until[queue.id] = self._clock.monotonic() + seconds
 
     def _meet_limit(self, round: SubmissionRound, queue: Queue) -> None:
-        """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
+        """Wait for a job of the queue, or any other of the user, to end; else for longer each time: other users may use
+        up the same limit."""
         if queue.id in round.limited:
             return
         round.limited.add(queue.id)
         before = self._limits.get(queue.id)
         pause = POSTPONED_S if before is None else min(2 * before.pause, LONGEST_PAUSE_S)
-        self._limits[queue.id] = _Limit(round.live_of[queue.id], pause)
+        self._limits[queue.id] = _Limit(round.live_of[queue.id], round.listed, pause)
         self._postpone(queue, pause)
 
-    def _forget_limits(self, live_of: Mapping[str, int]) -> None:
+    def _forget_limits(self, round: SubmissionRound) -> None:
         for queue, limit in list(self._limits.items()):
-            if live_of.get(queue, 0) < limit.live:
+            if round.live_of[queue] < limit.live or round.listed < limit.listed:
                 del self._limits[queue]
                 self._postponed_until.pop(queue, None)
 
@@ -268,12 +278,8 @@ class Submissions:
             return
         self._task_errors.forget(attempt)
         if isinstance(job, PreparedJob):
-            if round.own_jobs is not None and not self._pilots.takes(job):
-                if not round.own_jobs:
-                    limit = self._settings.max_jobs
-                    self._waiting.say_in(queue, attempt, f"Waiting: the scheduler has {limit} jobs (hpc.max_jobs)")
-                    return
-                round.own_jobs -= 1
+            if round.pilots is not None and not self._may_go(round.pilots, job):
+                return
             key = self._submitter.array_key(job) if round.batches.are_possible else None
             if key is None:
                 self._hand_over_one(round, job)
@@ -286,6 +292,19 @@ class Submissions:
             self._waiting.say_in(queue, attempt, job.message)
             if isinstance(job, LeftToOthers):
                 self._waiting.shelve(attempt, job.look_again)
+
+    def _may_go(self, pilots: PilotRound, job: PreparedJob) -> bool:
+        """Whether a pilot takes it, or it may be a job of its own."""
+        if self._pilots.takes(pilots, job):
+            return True
+        if self._is_postponed(job.queue):
+            return False
+        if not pilots.own_jobs:
+            message = f"Waiting: the scheduler has {self._settings.max_jobs} jobs (hpc.max_jobs)"
+            self._waiting.say_in(job.queue, job.directory.attempt, message)
+            return False
+        pilots.own_jobs -= 1
+        return True
 
     def _hand_over_one(self, round: SubmissionRound, job: PreparedJob) -> None:
         hand_over = partial(self._submitter.hand_over, job)
@@ -336,7 +355,9 @@ class Submissions:
             return
         self._last_served = queue.id
         if isinstance(answer, Accepted):
-            round.live_of[queue.id] += 1
+            if task_number(answer.job) is None:
+                round.live_of[queue.id] += 1
+                round.listed += 1
             self._sizes.taken(queue.id, 1)
             if queue.id not in round.limited:
                 self._limits.pop(queue.id, None)

@@ -261,34 +261,22 @@ class Submitter:
 
     def _note(self, submitted: Sequence[tuple[PreparedJob, _Intent]], answers: Sequence[Answer]) -> None:
         """Write what the scheduler answered for each, which is one kind of answer for all."""
-        writes: list[FileWrite] = []
-        dropped: list[PreparedJob] = []
-        durability = Durability.NEW
+        records = [(job, _answered(intent, answer)) for (job, intent), answer in zip(submitted, answers, strict=True)]
+        writes = [job.directory.submission_write(record) for job, record in records if record is not None]
+        # After a power cut the intent is there, and the job is found by its name.
+        all_accepted = all(isinstance(answer, Accepted) for answer in answers)
+        write_together(writes, Durability.EITHER if all_accepted else Durability.NEW)
         for (job, intent), answer in zip(submitted, answers, strict=True):
-            task, directory, record = job.task, job.directory, intent.record
-            if isinstance(answer, Accepted):
-                # After a power cut the intent is there, and the job is found by its name.
-                durability = Durability.EITHER
-                record = msgspec.structs.replace(record, state="accepted", job=answer.job)
-                writes.append(directory.submission_write(record))
-            elif isinstance(answer, OutcomeUnknown):
-                record = msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
-                writes.append(directory.submission_write(record))
-                log.warning(
-                    "task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message
-                )
-            elif intent.before is not None:
-                writes.append(directory.submission_write(intent.before))
-                dropped.append(job)
-            else:
-                directory.drop_submission()
-        write_together(writes, durability)
-        for job in dropped:
+            if not isinstance(answer, (Accepted, OutcomeUnknown)):
+                self._take_back(job, intent)
+            _log_answer(job, answer)
+
+    def _take_back(self, job: PreparedJob, intent: _Intent) -> None:
+        """There is no job of this submission: the task may be submitted again with its number."""
+        if intent.before is None:
+            job.directory.drop_submission()
+        else:
             job.directory.drop_try(job.number)
-        for (job, _), answer in zip(submitted, answers, strict=True):
-            if isinstance(answer, Accepted):
-                queue, attempt = job.queue.name, job.directory.attempt.id
-                log.info("task.submitted", task=job.task.id, job=answer.job, queue=queue, attempt=attempt)
 
     def _is_mine(self, directory: RunDirectory, before: SubmissionRecord | None, record: SubmissionRecord) -> bool:
         """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
@@ -326,6 +314,23 @@ class _Intent(msgspec.Struct, frozen=True):
     request: SubmitRequest
     before: SubmissionRecord | None
     record: SubmissionRecord
+
+
+def _answered(intent: _Intent, answer: Answer) -> SubmissionRecord | None:
+    """What is on record after the answer; None: nothing, as before the intent."""
+    if isinstance(answer, Accepted):
+        return msgspec.structs.replace(intent.record, state="accepted", job=answer.job)
+    if isinstance(answer, OutcomeUnknown):
+        return msgspec.structs.replace(intent.record, state="uncertain", message=answer.message, doubt=answer.doubt)
+    return intent.before
+
+
+def _log_answer(job: PreparedJob, answer: Answer) -> None:
+    task, attempt = job.task.id, job.directory.attempt.id
+    if isinstance(answer, Accepted):
+        log.info("task.submitted", task=task, job=answer.job, queue=job.queue.name, attempt=attempt)
+    elif isinstance(answer, OutcomeUnknown):
+        log.warning("task.submission_unclear", task=task, attempt=attempt, answer=answer.message)
 
 
 class NoCapacity(msgspec.Struct, frozen=True):

@@ -22,15 +22,15 @@ class WorkerReports:
         self._options = options
         self._clock = clock
 
-    def start(self, stopping: threading.Event) -> None:
-        """Report from a thread of its own until ``stopping`` is set."""
-        threading.Thread(target=self._run, args=(stopping,), name="heartbeat", daemon=True).start()
+    def start(self, ended: threading.Event) -> None:
+        """Report from a thread of its own until ``ended`` is set."""
+        threading.Thread(target=self._run, args=(ended,), name="heartbeat", daemon=True).start()
 
-    def _run(self, stopping: threading.Event) -> None:
+    def _run(self, ended: threading.Event) -> None:
         usage = UsageReader(self._clock, GpuReader(self._options.gpus))
         options = self._options
         registered = False
-        while not stopping.is_set():
+        while not ended.is_set():
             try:
                 if not registered:
                     self._client.workers.register(options.worker, options.queues, options.tags)
@@ -40,7 +40,7 @@ class WorkerReports:
                 )
             except HpcAgentError as error:
                 log.debug("daemon.report_failed", error=error)
-            self._clock.wait(stopping, REPORT_INTERVAL_S)
+            self._clock.wait(ended, REPORT_INTERVAL_S)
 
     def unregister(self) -> None:
         try:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from itertools import count
 
+from hpc_agent.clock import Waitable
+
 
 class Timeline:
     """Events in the order of their times; nothing sleeps."""
@@ -53,9 +55,10 @@ class ProgramClock:
     def sleep(self, seconds: float) -> None:
         self.ahead += seconds
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waitable, seconds: float) -> bool:
         if threading.get_ident() != self._owner:
             return event.wait()
-        if not event.is_set():
-            self.ahead += seconds
-        return event.is_set()
+        if event.wait(0):
+            return True
+        self.ahead += seconds
+        return event.wait(0)

@@ -122,7 +122,9 @@ def test_jobs_that_share_a_configuration_go_on_with_the_daemons_login(
         ("", "", 2),
     ],
 )
-def test_a_login_of_other_keys_and_one_that_is_refused_are_not_used(client: Client, key: str, token: str, requests: int) -> None:
+def test_a_login_of_other_keys_and_one_that_is_refused_are_not_used(
+    client: Client, key: str, token: str, requests: int
+) -> None:
     """``key``, ``token``: empty for our own."""
     api = client.session.settings
     own = client.session.current_login.reveal().partition(":")[2]

@@ -7,12 +7,14 @@ import secrets
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from manual_clock import ManualClock
+from simulated_arrays import ArrayCluster
 from simulated_cluster import SimulatedCluster
 from simulated_faults import Faults
 from waiting import contains, empty, equals, wait_until
@@ -20,7 +22,7 @@ from waiting import contains, empty, equals, wait_until
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, SubmitResult
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
@@ -29,6 +31,8 @@ from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
 from hpc_agent.schedulers.local.scheduler import LocalScheduler
 from hpc_agent.schedulers.local.settings import LocalSettings
 from hpc_agent.schedulers.registry import BACKENDS
+from hpc_agent.schedulers.slurm.array_driver import SlurmArrays, SlurmWithArrays
+from hpc_agent.schedulers.slurm.array_folders import ArrayFolders
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
@@ -117,6 +121,43 @@ class SlurmSchedulerSite(SchedulerSite):
         return self.submit("sleep 60", head="#SBATCH --begin=now+1hour\n")
 
 
+class InArrays(SlurmArrays):
+    """Each job that can be is the second element of an array, whose first one ends at once."""
+
+    def __init__(self, slurm: SlurmWithArrays, folder: Path) -> None:
+        super().__init__(slurm, ArrayFolders(folder / ".arrays"), SlurmSettings(array_size=2), SYSTEM)
+
+    def submit(self, request: SubmitRequest) -> SubmitResult:
+        key = self.array_key(request.script.read_text())
+        if key is None:
+            return super().submit(request)
+        folder = request.workdir / f"{request.job_name}.companion"
+        folder.mkdir()
+        script = folder / request.script.name
+        script.write_text("\n".join(["#!/bin/bash", *key.directives, "true", ""]))
+        first = replace(
+            request, script=script, job_name=folder.name, workdir=folder, output=folder / request.output.name
+        )
+        return self.submit_array([first, request])[1]
+
+
+def companion(job: JobId) -> JobId:
+    """The other element of its array."""
+    return JobId(f"{job.partition('_')[0]}_0")
+
+
+class SlurmArraySite(SlurmSchedulerSite):
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        super().__init__(folder, environ)
+        self.scheduler = InArrays(SlurmScheduler(SlurmSettings(), environ={**environ, **FOREIGN}), folder)
+
+    def submit(self, body: str, **options: Any) -> JobId:
+        job = super().submit(body, **options)
+        assert job.endswith("_1")
+        self.jobs.append(companion(job))
+        return job
+
+
 class GridEngineSite(SchedulerSite):
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         # As in a shell inside one of its jobs.
@@ -141,9 +182,12 @@ class SimulatedSchedulerSite(SchedulerSite):
     """The scheduler of the property tests: a job here ends as its script does."""
 
     def __init__(self, folder: Path) -> None:
-        self.cluster = SimulatedCluster(Faults(), ManualClock(SYSTEM.now()), lambda: TaskStatus.UNKNOWN)
+        self.cluster = self._new_cluster()
         super().__init__(folder, self.cluster)
         self._scripts: dict[JobId, subprocess.Popen[bytes]] = {}
+
+    def _new_cluster(self) -> SimulatedCluster:
+        return SimulatedCluster(Faults(), ManualClock(SYSTEM.now()), lambda: TaskStatus.UNKNOWN)
 
     def submit_waiting(self) -> JobId:
         answer = self.scheduler.submit(self.request("sleep 60"))
@@ -153,8 +197,8 @@ class SimulatedSchedulerSite(SchedulerSite):
 
     def submit(self, body: str, **options: Any) -> JobId:
         job = super().submit(body, **options)
-        script = self.folder / f"{self.cluster.jobs[job].name}.sh"
-        self._scripts[job] = subprocess.Popen(["bash", str(script)], cwd=self.folder)
+        [name] = [live.name for live in self.scheduler.live_jobs() if live.id == job]
+        self._scripts[job] = subprocess.Popen(["bash", str(self.folder / f"{name}.sh")], cwd=self.folder)
         self.cluster.jobs[job].state = JobState.RUNNING
         return job
 
@@ -171,20 +215,32 @@ class SimulatedSchedulerSite(SchedulerSite):
             script.wait()
 
 
+class SimulatedArraySite(SimulatedSchedulerSite):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.scheduler = InArrays(self.arrays, folder)
+
+    def _new_cluster(self) -> SimulatedCluster:
+        self.arrays = ArrayCluster(Faults(), ManualClock(SYSTEM.now()), lambda: TaskStatus.UNKNOWN)
+        return self.arrays
+
+
+SIMULATED = {"simulated": SimulatedSchedulerSite, "simulated array": SimulatedArraySite}
 SCHEDULERS = [
     "local",
     pytest.param("slurm", marks=pytest.mark.slurm),
+    pytest.param("slurm array", marks=pytest.mark.slurm),
     pytest.param("gridengine", marks=pytest.mark.gridengine),
 ]
 
 
-@pytest.fixture(params=["simulated", *SCHEDULERS])
+@pytest.fixture(params=[*SIMULATED, *SCHEDULERS])
 def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SchedulerSite]:
     """Of what concerns submitted jobs, the simulated scheduler keeps the contract too."""
-    if request.param != "simulated":
+    if request.param not in SIMULATED:
         yield from _real_site(request, tmp_path)
         return
-    simulated = SimulatedSchedulerSite(tmp_path)
+    simulated = SIMULATED[request.param](tmp_path)
     yield simulated
     simulated.close()
 
@@ -198,6 +254,8 @@ def _real_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sched
     built: SchedulerSite
     if request.param == "slurm":
         built = SlurmSchedulerSite(tmp_path, request.getfixturevalue("slurm_cluster").env)
+    elif request.param == "slurm array":
+        built = SlurmArraySite(tmp_path, request.getfixturevalue("slurm_cluster").env)
     elif request.param == "gridengine":
         built = GridEngineSite(tmp_path, request.getfixturevalue("gridengine").env)
     else:
@@ -274,6 +332,8 @@ def test_cancelling_only_what_waits_leaves_running_jobs_alone(any_site: Schedule
     running = any_site.submit("sleep 60")
     any_site.wait_for_start(running)
     waiting = any_site.submit_waiting()
+    # Of an element of an array that was never listed Slurm leaves no trace.
+    assert any_site.state(waiting) is JobState.PENDING
     ended = any_site.submit("true") if any_site.scheduler.name != "local" else JobId("4711")
 
     any_site.scheduler.cancel([running, waiting, ended], only_pending=True)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from e2e_site import Site
 from faulty_server import faulty_server
+from many_signals import send_many_signals
 from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
@@ -439,6 +440,12 @@ class TestPresence:
         assert machine.status(task) is TaskStatus.IN_PROGRESS
         assert machine.agent("daemon", "--status").stdout.startswith("No daemon is running")
         assert "submitted" in (machine.root / "daemons" / "box:0.log").read_text()
+
+    def test_signals_that_come_at_any_moment_do_not_block_it(self, machine: Site) -> None:
+        daemon = machine.daemon()
+        wait_until("it", lambda: "Serving" in (machine.folder / "daemon.log").read_text())
+        send_many_signals(daemon)
+        assert daemon.wait(60) == 0
 
     def test_its_error_at_the_start_is_shown_at_the_terminal(self, machine: Site) -> None:
         machine.daemon("--gpus", "0")

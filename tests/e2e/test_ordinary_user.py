@@ -33,6 +33,26 @@ print("begun as", os.getuid(), flush=True)
 time.sleep(600)
 """
 
+SHORT = """
+import os
+print("runs as", os.getuid(), flush=True)
+"""
+MANY_TASKS = """
+hpc {
+    envs.build_on: compute
+    slurm.array_size: 10
+    queues {
+        arrays { resources { num_cpus: 1, memory_gb: 0.5, time_limit: 5 } }
+        pilots {
+            mode: pilot
+            resources { num_cpus: 1, memory_gb: 0.5, time_limit: 5 }
+            pilot { resources { num_cpus: 2, memory_gb: 1, time_limit: 60 }, max_pilots: 1, idle_time: 3 }
+        }
+    }
+}
+"""
+"""Nothing is staged, so that all tasks are due in the first pass."""
+
 
 @dataclass
 class User:
@@ -186,6 +206,36 @@ def test_from_init_to_cancel(user: User) -> None:
     assert strangers == []
     secret = [path for path in (user.home / "hpc").rglob("*.conf") if stat.S_IMODE(path.stat().st_mode) & 0o077]
     assert secret == []
+
+
+def test_arrays_and_pilots(user: User) -> None:
+    user.agent("init", "--yes", "--partition", "main", "--root", str(user.home / "hpc"))
+    with (user.home / "clearml.conf").open("a") as conf:
+        conf.write(MANY_TASKS)
+    script = user.home / "short.py"
+    script.write_text(SHORT)
+    queues = ("arrays", "pilots")
+    user.agent("daemon", "--queue", *queues, "--create-queue", "--once")
+    create = ["--project", "e2e", "--script", str(script), "--force-no-requirements", "--skip-task-init"]
+    tasks = {
+        queue: {user.task(*create, "--name", f"short {n}", "--queue", queue) for n in range(3)} for queue in queues
+    }
+    user.agent("daemon", "--queue", *queues, "--polling-interval", "0.5", "--detached")
+
+    def jobs() -> dict[str, dict[str, Any]]:
+        return {row["task"]: row for row in user.asked("jobs", "--ended", "1h")["jobs"]}
+
+    everything = set().union(*tasks.values())
+    states = dict.fromkeys(everything, "completed")
+    rows = wait_until("all to end", jobs, lambda rows: {task: row["state"] for task, row in rows.items()} == states)
+    uid = pwd.getpwnam(USER).pw_uid
+    for task in everything:
+        assert f"runs as {uid}" in user.agent("logs", task)
+    elements = {rows[task]["job"].partition("_")[::2] for task in tasks["arrays"]}
+    assert len({array for array, _ in elements}) == 1
+    assert {index for _, index in elements} == {"0", "1", "2"}
+    assert all(rows[task]["job"].startswith("p") for task in tasks["pilots"])
+    assert [path for path in (user.home / "hpc").rglob("*") if path.lstat().st_uid != uid] == []
 
 
 def doctor(user: User, *flags: str) -> dict[str, Any]:

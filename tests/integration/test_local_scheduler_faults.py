@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from many_signals import send_many_signals
 from waiting import contains, empty, wait_until
 
 from hpc_agent import file_records
@@ -176,6 +177,15 @@ def test_a_job_whose_supervisor_was_killed_ends_without_an_exit_code(machine: Ma
     record = machine.wait_for_record(job)
     assert record.state is JobState.FAILED
     assert "left no exit code" in record.reason
+
+
+def test_signals_that_come_at_any_moment_block_no_supervisor(machine: Machine) -> None:
+    job = machine.submit("trap '' TERM; touch ready; sleep 600")
+    supervisor = machine.supervisor(job)
+    wait_until("the job to be ready", (machine.folder / "ready").exists)
+    send_many_signals(supervisor)
+    assert supervisor.wait(60) == 0
+    assert machine.wait_for_record(job).signal == signal.SIGKILL
 
 
 def test_an_orphan_that_ignores_sigterm_is_killed_when_asked_again(machine: Machine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Requirements, Task, TaskContainer, TaskScript
 from hpc_agent.errors import ContainerError, SourceError
 from hpc_agent.staging import StagedTask, TaskStager, UnexpectedStagingError, retry_staging
+from hpc_agent.wake_up import WakeUp
 
 QUEUE = Queue(QueueId("q"), "gpu")
 
@@ -37,7 +37,7 @@ class Pool:
     """A daemon's pool, and what its loop does with it."""
 
     def __init__(self, settings: AllSettings, clock: Clock = SYSTEM) -> None:
-        self.done = threading.Event()
+        self.done = WakeUp()
         self.pool = LoginStaging(TaskStager(settings, SYSTEM), self.done, clock)
 
     def start(self, task: Task) -> Attempt:
@@ -50,7 +50,6 @@ class Pool:
             if staged := self.pool.get(attempt, task, QUEUE, wait=False):
                 return staged
             self.done.wait(0.5)
-            self.done.clear()
         raise AssertionError("it was not staged")
 
 

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from simulated_arrays import CompanionSite
 from simulated_cluster import OTHER_JOBS
 from simulated_site import SimulatedSite
 
@@ -45,6 +46,7 @@ REQUEUED = "a job was requeued"
 CANCELLED = "a job was cancelled"
 ANOTHER_DAEMON = "another daemon took over"
 COMPLETED_BY_ITSELF = "its script completed it"
+TOGETHER = "its job was an element of an array"
 HAPPENS = (
     *(SEVERAL_PROCESSES, SEVERAL_JOBS, REQUEUED, CANCELLED, ANOTHER_DAEMON, COMPLETED_BY_ITSELF, "kill_in", "lose_in"),
     *("completed", "failed", "stopped", "created"),
@@ -370,3 +372,30 @@ def explored(machine: type[NoTaskIsLost], examples: int) -> Counter[str]:
 
 def test_no_task_is_lost() -> None:
     assert_enough(explored(NoTaskIsLost, 400), *HAPPENS)
+
+
+class NoElementIsLost(NoTaskIsLost):
+    """The task's job is an element of a job array, where another task was due in the same pass."""
+
+    new_site = CompanionSite
+    site: CompanionSite
+
+    def _settle(self) -> None:
+        """Also for the tasks that travel with it: one that is in the queue has a job."""
+        super()._settle()
+        for _ in range(20):
+            if not self.site.companions_without_job():
+                break
+            self.site.advance(30)
+            self.site.run_pass()
+        assert not self.site.companions_without_job()
+
+    def _what_happened(self) -> set[str]:
+        sizes = self.site.slurm.sizes
+        return super()._what_happened() | ({TOGETHER} if max(sizes, default=0) > 1 else set())
+
+
+def test_no_element_of_an_array_is_lost() -> None:
+    assert_enough(
+        explored(NoElementIsLost, 100), TOGETHER, CANCELLED, ANOTHER_DAEMON, "kill_in", "lose_in", "completed"
+    )

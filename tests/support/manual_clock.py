@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
+from hpc_agent.clock import Waitable
+
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 """When a clock begins that is given no other time."""
 
@@ -37,12 +39,13 @@ class ManualClock:
         self.sleeps.append(seconds)
         self.advance(seconds)
 
-    def wait(self, event: threading.Event, seconds: float) -> bool:
+    def wait(self, event: Waitable, seconds: float) -> bool:
         if threading.get_ident() != self._owner:
             return event.wait()
-        if not event.is_set():
-            self.advance(seconds)
-        return event.is_set()
+        if event.wait(0):
+            return True
+        self.advance(seconds)
+        return event.wait(0)
 
     def advance(self, seconds: float = 0.0, *, hours: float = 0.0, days: float = 0.0) -> None:
         """Let time pass, and do what is due by then, the earliest first.

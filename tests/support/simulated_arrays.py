@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from manual_clock import ManualClock
 from simulated_cluster import SimulatedCluster, SimulatedJob
+from simulated_faults import Faults
 from simulated_site import SimulatedSite
 
-from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.attempt import parse_job_name
+from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import Accepted, LimitReached, LiveJob, OutcomeUnknown, Refused, SubmitResult
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
@@ -24,8 +29,11 @@ class ArrayCluster(SimulatedCluster):
     largest = 1000
     limit = 1000
     refusal = ""
-    sizes: list[int]
-    """Of each submission that arrived: its elements; 1 for a single job."""
+
+    def __init__(self, faults: Faults, clock: ManualClock, task_status: Callable[[], TaskStatus]) -> None:
+        super().__init__(faults, clock, task_status)
+        self.sizes: list[int] = []
+        """Of each submission that arrived: its elements; 1 for a single job."""
 
     def max_array_size(self) -> int:
         return self.largest
@@ -62,7 +70,8 @@ class ArraySite(SimulatedSite):
         self.tasks = [self.server.task]
         for number in range(1, tasks):
             self.add(f"{number:032x}")
-        self.enqueue()
+        if tasks:
+            self.enqueue()
 
     def add(self, id: str) -> None:
         """Another task that asks for the same is enqueued."""
@@ -70,7 +79,6 @@ class ArraySite(SimulatedSite):
 
     def _new_cluster(self) -> SimulatedCluster:
         self.slurm = ArrayCluster(self.faults, self.clock, lambda: self.server.status)
-        self.slurm.sizes = []
         return self.slurm
 
     def _new_scheduler(self) -> Scheduler:
@@ -92,3 +100,38 @@ class ArraySite(SimulatedSite):
             if job.id in self.slurm.jobs:
                 found.setdefault(job.name, []).append(job.id)
         return found
+
+
+class CompanionSite(ArraySite):
+    """The task travels with others, whose jobs only wait: tests see those of the task itself."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 0)
+
+    def enqueue(self) -> None:
+        self.add(f"{len(self.tasks):032x}")
+        super().enqueue()
+
+    def _new_cluster(self) -> SimulatedCluster:
+        self.slurm = CompanionCluster(self.faults, self.clock, lambda: self.server.status)
+        self.slurm.is_meant = self._is_of_the_task
+        return self.slurm
+
+    def companions_without_job(self) -> set[TaskId]:
+        """Those that wait in the queue, and for which the daemon knows of no job."""
+        attempts = filter(None, map(parse_job_name, self.jobs_of()))
+        return self.server.entries.keys() - {self.server.task, *(attempt.task for attempt in attempts)}
+
+    def _is_of_the_task(self, job: SimulatedJob) -> bool:
+        attempt = parse_job_name(self.own_name(job))
+        return attempt is not None and attempt.task == self.server.task
+
+
+class CompanionCluster(ArrayCluster):
+    is_meant: Callable[[SimulatedJob], bool]
+
+    def pending_jobs(self) -> list[SimulatedJob]:
+        return [job for job in super().pending_jobs() if self.is_meant(job)]
+
+    def running_jobs(self) -> list[SimulatedJob]:
+        return [job for job in super().running_jobs() if self.is_meant(job)]

@@ -58,6 +58,8 @@ class SimulatedCluster:
         self.cancelled_while: list[TaskStatus] = []
         """What the task was each time that a running job was cancelled."""
         self.accounting_answers = True
+        self.other_jobs: Sequence[LiveJob] = OTHER_JOBS
+        """Of the same user."""
 
     def _call(self, name: str, carry_out: Callable[[], T]) -> T:
         return self._faults.call(name, carry_out, lambda: SchedulerUnavailableError(f"{name}: no answer"))
@@ -85,7 +87,7 @@ class SimulatedCluster:
         return Accepted(job.id)
 
     def live_jobs(self) -> Sequence[LiveJob]:
-        return self._call("squeue", lambda: [*OTHER_JOBS, *(_live(job) for job in self._not_ended())])
+        return self._call("squeue", lambda: [*self.other_jobs, *(_live(job) for job in self._not_ended())])
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         def newest() -> JobId | None:

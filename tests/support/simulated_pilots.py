@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from simulated_arrays import ArrayCluster
 from simulated_cluster import SimulatedCluster, SimulatedJob
 from simulated_faults import ProcessKilledError
 from simulated_site import SimulatedSite
@@ -44,10 +45,13 @@ class PilotSite(SimulatedSite):
         self.settings = msgspec.structs.replace(
             self.settings, hpc=msgspec.structs.replace(self.settings.hpc, scheduler="slurm")
         )
-        self.slurm = self.cluster
         self.killed_agents = 0
         self.enqueue()
         self.restart_daemon()
+
+    def _new_cluster(self) -> SimulatedCluster:
+        self.slurm = ArrayCluster(self.faults, self.clock, lambda: self.server.status)
+        return self.slurm
 
     @property
     def board(self) -> TaskBoard:

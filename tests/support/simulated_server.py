@@ -101,8 +101,13 @@ class SimulatedServer:
     @property
     def added(self) -> str | None:
         """When the task was added to the queue; None where it is not in it."""
+        return self.entries.get(self.task)
+
+    @property
+    def entries(self) -> dict[TaskId, str]:
+        """The tasks in the queue, in its order → when each was added to it."""
         entries = self("queues.get_by_id", queue=self.queue)["queue"]["entries"]
-        return next((str(entry["added"]) for entry in entries if entry["task"] == self.task), None)
+        return {TaskId(entry["task"]): str(entry["added"]) for entry in entries}
 
     @property
     def is_in_queue(self) -> bool:
@@ -153,8 +158,9 @@ class SimulatedServer:
     # ------------------------------------------------ an agent of another kind
 
     def start_elsewhere(self) -> None:
-        """One that pops the queue, and has neither claims nor run tokens."""
-        self("queues.get_next_task", queue=self.queue)
+        """One that pops the queue up to the task, and has neither claims nor run tokens."""
+        while self.is_in_queue:
+            self("queues.get_next_task", queue=self.queue)
         self("tasks.started", task=self.task)
         self.report_elsewhere()
 

@@ -16,7 +16,7 @@ from manual_clock import ManualClock
 from hpc_agent.api.client import Client
 from hpc_agent.api.events import EventsApi
 from hpc_agent.cancellation import CancellableClock, Cancelled
-from hpc_agent.clock import SYSTEM
+from hpc_agent.clock import SYSTEM, Waitable
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
@@ -220,7 +220,7 @@ class TestWatch:
         class Clock(ManualClock):
             """No look waits."""
 
-            def wait(self, event: threading.Event, seconds: float) -> bool:
+            def wait(self, event: Waitable, seconds: float) -> bool:
                 if tasks.looks > at_least + 1:
                     looked.set()
                 return event.wait(0.001)

@@ -160,6 +160,9 @@ class TestCancelledWhileItWaited:
     def test_one_that_was_seen_to_run_may_have_ended_in_any_way(self) -> None:
         assert not self.records([row("7_1", "RUNNING")], [row("7_2", "PENDING")])
 
+    def test_one_with_a_row_of_its_own_that_the_caller_did_not_take(self) -> None:
+        assert not self.records([row("7_1", "PENDING")], [row("7_1", "COMPLETED"), row("7_2", "PENDING")])
+
     def test_one_whose_array_is_not_known_any_more(self) -> None:
         assert not self.records([row("7_1", "PENDING")], [row("8_1", "PENDING"), row("7", "PENDING")])
 

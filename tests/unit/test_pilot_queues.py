@@ -15,9 +15,7 @@ from hpc_agent.config.load import load
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.daemon.pilot_queues import PilotQueues
-from hpc_agent.domain.attempt import attempt_for
-from hpc_agent.domain.capacity import QueueCandidates
-from hpc_agent.domain.ids import JobId, QueueId, TaskId, WorkerId
+from hpc_agent.domain.ids import JobId, QueueId, WorkerId
 from hpc_agent.domain.job import Accepted, JobState, LimitReached, LiveJob, SubmitResult
 from hpc_agent.domain.pilot_slots import pilot_name
 from hpc_agent.domain.queue import Queue
@@ -28,15 +26,19 @@ from hpc_agent.schedulers.slurm.backend import BACKEND
 from hpc_agent.submission.render import Renderer
 
 QUEUE = Queue(QueueId("id-of-q"), "q")
+OTHER = Queue(QueueId("id-of-other"), "other")
 CONF = """
 hpc {{
     root: "{root}"
     max_jobs: 5
-    queues {{ q {{
-        mode: pilot
-        resources {{ num_cpus: 1, memory_gb: 0.5, time_limit: 5 }}
-        pilot {{ resources {{ num_cpus: 2, memory_gb: 1, time_limit: 60 }}, max_pilots: 3, idle_time: 60 }}
-    }} }}
+    queues {{
+        q {{
+            mode: pilot
+            resources {{ num_cpus: 1, memory_gb: 0.5, time_limit: 5 }}
+            pilot {{ resources {{ num_cpus: 2, memory_gb: 1, time_limit: 60 }}, max_pilots: 3, idle_time: 60 }}
+        }}
+        other: ${{hpc.queues.q}}
+    }}
 }}
 """
 
@@ -65,13 +67,12 @@ class Served:
     clock: ManualClock
 
     def turn(self, due: int) -> int:
-        """One pass with so many tasks that wait in the queue; returns how many are handed over."""
-        attempts = tuple(attempt_for("c", QUEUE.id, TaskId(f"{n:032x}"), str(n)) for n in range(due))
+        """One pass with so many tasks that wait in the queue; returns how many may be handed over."""
         self.pilots.keep([QUEUE], {QUEUE.id: due}, self.scheduler.live_jobs())
-        return len(self.pilots.choose([QueueCandidates(QUEUE.id, attempts)], {QUEUE.id: QUEUE.name}))
+        return min(self.pilots.room(QUEUE.name), due)
 
-    def hand_over(self, count: int) -> Sequence[int]:
-        request = SubmitRequest(Path("/r/s"), "job", Path("/r"), Path("/r/o"), SMALL, QUEUE.name)
+    def hand_over(self, count: int, queue: Queue = QUEUE) -> Sequence[int]:
+        request = SubmitRequest(Path("/r/s"), "job", Path("/r"), Path("/r/o"), SMALL, queue.name)
         jobs = [self.scheduler.submit(request) for _ in range(count)]
         return [int(answer.job[1:]) for answer in jobs if isinstance(answer, Accepted)]
 
@@ -136,6 +137,13 @@ def test_the_sites_limit_of_jobs_holds_for_pilots(served: Served) -> None:
     served.hand_over(1)
     served.turn(due=9)
     assert len(served.base.requests) == 1
+
+
+def test_the_sites_limit_of_jobs_holds_for_the_pilots_of_all_queues(served: Served) -> None:
+    for queue in (QUEUE, OTHER):
+        served.hand_over(1, queue)
+    served.pilots.keep([QUEUE, OTHER], {QUEUE.id: 9, OTHER.id: 9}, served.scheduler.live_jobs())
+    assert len(served.base.requests) == served.pilots.submitted == 5
 
 
 def test_pending_pilots_that_are_not_needed_for_a_while_are_cancelled(served: Served) -> None:

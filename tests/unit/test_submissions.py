@@ -148,6 +148,17 @@ def test_an_end_lets_the_next_one_try_at_once(site: WideSite, late: int) -> None
     assert len(site.cluster.jobs) == 4
 
 
+def test_the_end_of_another_job_of_the_user_lets_the_next_one_try_at_once(site: WideSite) -> None:
+    site.cluster.limit = 3
+    for _ in range(3):
+        site.run_pass()
+    calls = len(site.cluster.width)
+    site.cluster.other_jobs, site.cluster.limit = site.cluster.other_jobs[1:], 4
+    site.run_pass()
+    assert len(site.cluster.width) > calls
+    assert len(site.cluster.jobs) == 4
+
+
 def test_what_is_accepted_is_the_answer_of_each(site: WideSite) -> None:
     site.run_pass()
     directories = [directory for task in site.tasks for directory in site.runs.attempts(task)]

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import time
 
-from hpc_agent.schedulers.pilots.wake_up import WakeUp
+from hpc_agent.wake_up import WakeUp
 
 FLOOD = """
 import signal, time
-from hpc_agent.schedulers.pilots.wake_up import WakeUp
+from hpc_agent.wake_up import WakeUp
 
 wake = WakeUp()
-signal.signal(signal.SIGALRM, lambda *_: wake.set())
+wake.on_signals([signal.SIGALRM], wake.set)
 signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
 turns, end = 0, time.monotonic() + 2
 while time.monotonic() < end:
@@ -23,6 +23,32 @@ while time.monotonic() < end:
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(turns)
 """
+
+BETWEEN_STEPS = """
+import os, signal, sys, threading
+from hpc_agent.wake_up import WakeUp
+
+wake = WakeUp()
+wake.on_signals([signal.SIGUSR1], wake.set)
+sys.setswitchinterval(1e-6)
+
+def send():
+    while True:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        sent.wait()
+        sent.clear()
+
+# While another thread runs, the one that waits is often between its last step and the call that blocks.
+sent = threading.Event()
+threading.Thread(target=send, daemon=True).start()
+for _ in range(3000):
+    assert wake.wait(20), "missed"
+    sent.set()
+"""
+
+
+def test_a_signal_just_before_the_wait_blocks_ends_it() -> None:
+    subprocess.run([sys.executable, "-c", BETWEEN_STEPS], timeout=120, check=True)
 
 
 def test_handlers_that_come_at_any_moment_block_nothing() -> None:

@@ -5,6 +5,7 @@ It outlives the daemon, starts the job if no other supervisor has, and writes do
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from hpc_agent.process_id import process_id
 from hpc_agent.schedulers.local.backend import JOB_ID
 from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, LocalExit, Spec
 from hpc_agent.utf8_mode import ensure_utf8_mode
+from hpc_agent.wake_up import TERMINATION, WakeUp
 
 
 class LocalSupervisor:
@@ -29,13 +31,16 @@ class LocalSupervisor:
         self._folder = folder
         self._grace = grace
         self._clock = clock
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._is_stopping = False
+        self._wake = WakeUp()
         self._ended = threading.Event()
 
-    def stop(self) -> None:
-        """Ask for the end of the job; called by a signal handler."""
-        self._stop.set()
+    def stop_on_signals(self) -> None:
+        """From now on the program's signals end the job."""
+        self._wake.on_signals(TERMINATION, self._stop)
+
+    def _stop(self) -> None:
+        self._is_stopping = True
         self._wake.set()
 
     def run(self, gpus: tuple[str, ...]) -> None:
@@ -59,7 +64,7 @@ class LocalSupervisor:
         except ProcessError as error:
             return LocalExit(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
         threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
-        in_time = self._wake.wait(spec.time_limit)
+        in_time = self._wait(spec.time_limit)
         if not self._ended.is_set():
             programs.kill_group(pid, signal.SIGTERM)
             self._clock.wait(self._ended, self._grace)
@@ -67,6 +72,16 @@ class LocalSupervisor:
         programs.kill_group(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         return self._ending(os.waitstatus_to_exitcode(status), timed_out=not in_time)
+
+    def _wait(self, time_limit: int | None) -> bool:
+        """Until the job has ended or is to end; False after ``time_limit`` seconds."""
+        end = math.inf if time_limit is None else self._clock.monotonic() + time_limit
+        while not (self._ended.is_set() or self._is_stopping):
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._wake.wait(None if left == math.inf else left)
+        return True
 
     def _introduce(self) -> None:
         """The job says itself who it is: if its supervisor dies right after its start, it is not taken for gone."""
@@ -84,7 +99,7 @@ class LocalSupervisor:
         state = JobState.COMPLETED if code == 0 else JobState.FAILED
         if timed_out:
             state = JobState.TIMEOUT
-        elif self._stop.is_set() and self._folder.cancel_request() is not None:
+        elif self._is_stopping and self._folder.cancel_request() is not None:
             state = JobState.CANCELLED
         return LocalExit(state, self._clock.now(), exit_code=max(code, 0), signal=max(-code, 0))
 
@@ -93,8 +108,7 @@ def main() -> None:
     ensure_utf8_mode()
     folder, grace, *gpus = sys.argv[1:]
     supervisor = LocalSupervisor(JobFolder(Path(folder)), float(grace), SYSTEM)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.stop_on_signals()
     supervisor.run(tuple(gpus))
 
 

@@ -34,7 +34,7 @@ from hpc_agent.schedulers.pilots.pilot_options import PilotOptions
 from hpc_agent.schedulers.pilots.pilot_records import PilotRecords
 from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
-from hpc_agent.schedulers.pilots.wake_up import WakeUp
+from hpc_agent.wake_up import TERMINATION, WakeUp
 
 log = EventLog("pilot")
 
@@ -93,13 +93,14 @@ class PilotEngine:
         self._memory_at = clock.monotonic()
         self._is_full = False
 
-    def stop(self) -> None:
-        """Have ``run`` end all tasks and return; called by a signal handler."""
-        self._stopping = True
-        self._wake.set()
+    def handle_signals(self) -> None:
+        """From now on the program's signals end ``run``, or have it look for tasks that have ended."""
+        self._wake.on_signals(TERMINATION, self.stop)
+        self._wake.on_signals((signal.SIGCHLD, signal.SIGIO), self._wake.set)
 
-    def wake(self) -> None:
-        """Have ``run`` look for ended tasks now; called by the handlers of SIGCHLD and SIGIO."""
+    def stop(self) -> None:
+        """Have ``run`` end all tasks and return."""
+        self._stopping = True
         self._wake.set()
 
     def run(self) -> None:

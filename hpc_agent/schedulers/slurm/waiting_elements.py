@@ -1,5 +1,5 @@
 """Elements of job arrays that are cancelled while they wait: Slurm clears them in the record of their array and keeps
-none of their own (22.05), while all other jobs leave one."""
+none of their own (22.05, 24.11), while all other jobs leave one."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ class WaitingElements:
         since = self._clock.monotonic() - (remembered_for - _SHORTEST_S)
         self._seen = {job: at for job, at in self._seen.items() if at > since}
         others = {_array_of(row.id): row for row in rows if "_" in row.id}
+        # A row of its own, in which the caller has not found its job, is of an older one with the same id.
+        listed = {row.id for row in rows}
         found = {}
         for job in missing:
             other = others.get(_array_of(job))
-            if job in self._seen and other is not None:
+            if job in self._seen and job not in listed and other is not None:
                 record = replace(ended_job(other), id=job, state=JobState.CANCELLED, raw_state="CANCELLED")
                 found[job] = replace(record, exit_code=None, signal=0, started=None, ended=None, nodes="", reason="")
         return found
