@@ -7,13 +7,13 @@ import secrets
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from manual_clock import ManualClock
+from msgspec.structs import replace
 from simulated_arrays import ArrayCluster
 from simulated_cluster import SimulatedCluster
 from simulated_faults import Faults
