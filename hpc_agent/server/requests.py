@@ -17,6 +17,8 @@ from hpc_agent.wire.envelope import has_more_values
 
 _DEEPEST = 100
 """Levels of a request's JSON."""
+_NULLABLE = frozenset({"stats_for_state"})
+"""Fields whose null is not the same as a missing field."""
 _MOST_EVENTS = 100_000
 """Lines of a batch, and the values in all of them."""
 _MOST_BATCHED = 10 * _MOST_EVENTS
@@ -66,7 +68,7 @@ def validation_fault(error: msgspec.ValidationError) -> ApiFault:
 
 
 def _merged(incoming: IncomingRequest) -> Json:
-    """JSON body, query string and form in one object; nulls are the same as missing fields."""
+    """JSON body, query string and form in one object; nulls are the same as missing fields, but for a few."""
     merged = {**_pairs(incoming.query), **incoming.form}
     body_text = incoming.body.strip()
     # ``curl -d '{…}'`` calls its JSON a form.
@@ -77,7 +79,7 @@ def _merged(incoming: IncomingRequest) -> Json:
         if not isinstance(body, dict):
             raise invalid("the body must be a JSON object")
         merged.update(body)
-    return {name: value for name, value in merged.items() if value is not None}
+    return {name: value for name, value in merged.items() if value is not None or name in _NULLABLE}
 
 
 def _pairs(text: str) -> Json:

@@ -106,6 +106,15 @@ def test_what_is_archived_is_not_counted_as_a_projects_own(server: ServerCore) -
     assert (found["own_tasks"], found["own_models"]) == (1, 0)
 
 
+def test_figures_of_a_project_are_of_one_state_or_by_null_of_both(server: ServerCore) -> None:
+    project = server("projects.create", name="in both states")["id"]
+    for system_tags in ([], ["archived"]):
+        new_task(server, project=project, system_tags=system_tags)
+    for wanted, states in (({}, {"active"}), ({"stats_for_state": None}, {"active", "archived"})):
+        [found] = server("projects.get_all_ex", id=[project], include_stats=True, **wanted)["projects"]
+        assert {state for state, of in found["stats"].items() if of["total_tasks"] == 1} == states
+
+
 def test_projects_are_counted_by_who_is_active(server: ServerCore) -> None:
     user = server.user("active")
     project = user("projects.create", name="with a task/inside")["id"]

@@ -36,7 +36,8 @@ _CHILDREN: dict[str, tuple[str, str]] = {
 class _Statistics(RequestBody, frozen=True):
     include_stats: bool = False
     stats_with_children: bool = True
-    stats_for_state: Literal["active", "archived"] | None = None
+    stats_for_state: Literal["active", "archived"] | None = "active"
+    """None for both."""
     include_stats_filter: Json | None = None
     include_dataset_stats: bool = False
     check_own_contents: bool = False
@@ -69,7 +70,7 @@ def get_all_ex(request: Json, call: Call) -> Answer:
     if wanted.check_own_contents:
         _add_own_contents(call, found, wanted)
     if wanted.include_stats:
-        _add_figures(call, found, wanted, wanted.stats_for_state or "active")
+        _add_figures(call, found, wanted)
     if wanted.include_dataset_stats:
         for project in found:
             project["dataset_stats"] = project_queries.dataset_size(call.db, project["id"])
@@ -133,7 +134,8 @@ def _datasets(call: Call, project: str) -> Json:
     return {"count": len(found), "tags": sorted({tag for dataset in found for tag in dataset.get("tags", [])})}
 
 
-def _add_figures(call: Call, found: list[Document], wanted: _Statistics, state: str) -> None:
+def _add_figures(call: Call, found: list[Document], wanted: _Statistics) -> None:
+    states = [wanted.stats_for_state] if wanted.stats_for_state else ["active", "archived"]
     # Reports are in hidden projects, and they are what such a list is about.
     hidden = wanted.search_hidden or wanted.children_type is not None
     children = {project["id"]: _inside(call, project["id"], hidden=hidden) for project in found}
@@ -143,7 +145,7 @@ def _add_figures(call: Call, found: list[Document], wanted: _Statistics, state: 
     figures = project_queries.task_figures(call.db, conditions, since)
     for project in found:
         inside = [child["id"] for child in children[project["id"]]] if wanted.stats_with_children else []
-        project["stats"] = {state: _shown(_sum(figures, [project["id"], *inside], state))}
+        project["stats"] = {state: _shown(_sum(figures, [project["id"], *inside], state)) for state in states}
         if wanted.children_type == "dataset":
             project["stats"]["datasets"] = _datasets(call, project["id"])
         project["sub_projects"] = [_named(child) for child in children[project["id"]] if not _is_hidden(child)]
