@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import asdict
 
 from hpc_agent import __version__
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
@@ -116,6 +115,8 @@ def task(import_offline_session: str | None, follow: bool, as_json: bool, **flag
 
 def _print(created: Created, *, is_imported: bool, as_json: bool) -> None:
     if as_json:
+        from msgspec.structs import asdict
+
         click.echo(json.dumps(asdict(created)))
         return
     click.echo(f'task {created.id} "{one_line(created.name)}" created')
