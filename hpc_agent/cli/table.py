@@ -9,10 +9,9 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import click
-import msgspec
-from msgspec.structs import replace
 
 _GAP = "  "
 _LEAST = 6
@@ -23,8 +22,10 @@ _WIDEST = 110
 """Columns of a paragraph: longer lines are hard to read."""
 
 
-class Column(msgspec.Struct, frozen=True):
-    """``shrinks``: may be cut where the terminal is too narrow; numbers may not. ``style``: of a cell's text."""
+class Column(NamedTuple):
+    """Not a struct: the help of a command needs this module and not msgspec.
+
+    ``shrinks``: may be cut where the terminal is too narrow; numbers may not. ``style``: of a cell's text."""
 
     title: str
     right: bool = False
@@ -53,7 +54,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes:
     shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
     widths = {index: max(_width(row[index]) for row in (titles, *rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], room())
-    heads = [replace(columns[index], style=None) for index in shown]
+    heads = [columns[index]._replace(style=None) for index in shown]
     head = _line([titles[index] for index in shown], heads, [widths[index] for index in shown])
     lines = [click.style(head, bold=True)]
     for position, row in enumerate(rows):
