@@ -71,6 +71,18 @@ def test_those_that_a_limit_holds_let_others_by(site: PilotSite) -> None:
     assert len(site.board.numbers()) == 1
 
 
+def test_they_count_against_the_limit_of_their_queue(site: PilotSite) -> None:
+    hpc = site.settings.hpc
+    queue = msgspec.structs.replace(hpc.queue(QUEUE), max_jobs=2)
+    site.settings = msgspec.structs.replace(
+        site.settings, hpc=msgspec.structs.replace(hpc, queues={**hpc.queues, QUEUE: queue})
+    )
+    site.restart_daemon()
+    enqueue_large(site, 6)
+    run_passes(site, 1)
+    assert own_jobs(site) == 2
+
+
 class Stages:
     """Environments of these tasks are being built; all others are there."""
 
