@@ -69,8 +69,8 @@ class PilotSubmissions:
         attempts that have jobs; ``limited``: queues that wait for a limit of the scheduler."""
         queues = {queue.id for queue in cluster.queues if self.serves(queue)}
         of_pilots = [lane for lane in lanes if lane.queue in queues]
-        self._keep(cluster, of_pilots)
         self._unfit &= {attempt for lane in of_pilots for attempt in lane.due}
+        self._keep(cluster, of_pilots)
         of_tasks = sum(not self.runs(cluster, attempt) for attempt in live)
         jobs = of_tasks + self._pilots.count(cluster.live) + self._pilots.submitted
         return PilotRound(of_pilots, max(self._most_jobs - jobs, 0), limited)
@@ -137,7 +137,8 @@ class PilotSubmissions:
 
     def _keep(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
         """An error of theirs keeps no other queue from its jobs."""
+        due = {lane.queue: sum(attempt not in self._unfit for attempt in lane.due) for lane in lanes}
         try:
-            self._pilots.keep(cluster.queues, {lane.queue: len(lane.due) for lane in lanes}, cluster.live)
+            self._pilots.keep(cluster.queues, due, cluster.live)
         except (SchedulerUnavailableError, OSError) as error:
             log.warning("pilots.not_kept", error=error)
