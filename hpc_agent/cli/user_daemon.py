@@ -73,6 +73,8 @@ def _document(plan: DaemonPlan, share: UserShare) -> dict[str, Any]:
         "hpc.user_map": {},
         "hpc.template_dirs": [str(path.expanduser().absolute()) for path in settings.hpc.template_dirs],
         "hpc.notify": get(configuration.tree, "hpc.notify") or {},
+        # Of this daemon, where it runs with the configuration of a job.
+        "api.login_token": "",
         "agent.worker_id": "",
         "agent.worker_name": f"{base}.{share.name}",
     }

@@ -15,13 +15,13 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.api.credentials import KeyPair
 from hpc_agent.api.session import login_of
+from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.job_config import job_config_write
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, exports
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
@@ -81,8 +81,8 @@ BEFORE_INTENT = Durability.EITHER
 class JobConfigs(Protocol):
     """Writes a configuration for each job."""
 
-    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
-        """Get together what the configurations of these jobs, which are written next, need of the server.
+    def read_ahead(self, attempts: Sequence[Attempt]) -> None:
+        """Get together what the configurations of these jobs, which may be written next, need of the server.
 
         Raises:
             ServerUnreachableError: no usable answer.
@@ -104,7 +104,7 @@ class OwnerConfigs:
         self._client = client
         self._configuration = configuration
 
-    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+    def read_ahead(self, attempts: Sequence[Attempt]) -> None:
         """The server gives one token at a time."""
 
     def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
@@ -121,21 +121,50 @@ class OwnerConfigs:
         write_together(writes, BEFORE_INTENT)
 
 
+_AHEAD_S = 1800.0
+"""How long a pair that was made ahead is used: half the time after which the server drops those of a task that ended,
+and may have been put back into its queue since. One that was reset is another attempt."""
+
+
+class _PairAhead(msgspec.Struct, frozen=True):
+    """``made_at``: monotonic time."""
+
+    pair: KeyPair
+    made_at: float
+
+
 class TaskConfigs:
     """A key pair of the task's own, which ends with the task, in place of our own credentials."""
 
-    def __init__(self, client: Client, configuration: Configuration) -> None:
+    def __init__(self, client: Client, configuration: Configuration, clock: Clock = SYSTEM) -> None:
         self._client = client
         self._configuration = configuration
-        self._pairs: dict[TaskId, KeyPair] = {}
-        """Made ahead. One that is not used ends with its task too."""
+        self._clock = clock
+        self._ahead: dict[Attempt, _PairAhead] = {}
+        """Made ahead. A task may be asked for in each pass for hours before its environment is built, and the server
+        keeps each pair until the task has ended."""
 
-    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
-        self._pairs = self._client.task_credentials.create_possible(tasks) if len(tasks) > 1 else {}
+    def read_ahead(self, attempts: Sequence[Attempt]) -> None:
+        # Other threads take from it.
+        for attempt, pair in list(self._ahead.items()):
+            if self._is_old(pair):
+                self._ahead.pop(attempt, None)
+        missing = [attempt for attempt in attempts if attempt not in self._ahead]
+        if len(missing) > 1:
+            found = self._client.task_credentials.create_possible([attempt.task for attempt in missing])
+            at = self._clock.monotonic()
+            self._ahead |= {a: _PairAhead(found[a.task], at) for a in missing if a.task in found}
+
+    def _is_old(self, pair: _PairAhead) -> bool:
+        return self._clock.monotonic() - pair.made_at > _AHEAD_S
+
+    def _made_ahead(self, attempt: Attempt) -> KeyPair | None:
+        pair = self._ahead.pop(attempt, None)
+        return None if pair is None or self._is_old(pair) else pair.pair
 
     def write(self, jobs: Sequence[tuple[Task, RunDirectory]]) -> None:
-        made = self._pairs
-        found = {task.id: made.pop(task.id) for task, _ in jobs if task.id in made}
+        ahead = {task.id: self._made_ahead(directory.attempt) for task, directory in jobs}
+        found = {task: pair for task, pair in ahead.items() if pair is not None}
         missing = [task.id for task, _ in jobs if task.id not in found]
         pairs = {**found, **self._client.task_credentials.create(missing)}
         writes = []

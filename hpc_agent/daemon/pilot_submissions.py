@@ -6,6 +6,7 @@ has to be a job of its own and there are too many jobs, lets those behind it by.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
@@ -68,8 +69,8 @@ class PilotSubmissions:
         attempts that have jobs; ``limited``: queues that wait for a limit of the scheduler."""
         queues = {queue.id for queue in cluster.queues if self.serves(queue)}
         of_pilots = [lane for lane in lanes if lane.queue in queues]
-        self._keep(cluster, of_pilots)
         self._unfit &= {attempt for lane in of_pilots for attempt in lane.due}
+        self._keep(cluster, of_pilots)
         of_tasks = sum(not self.runs(cluster, attempt) for attempt in live)
         jobs = of_tasks + self._pilots.count(cluster.live) + self._pilots.submitted
         return PilotRound(of_pilots, max(self._most_jobs - jobs, 0), limited)
@@ -104,18 +105,20 @@ class PilotSubmissions:
     def _hand_over(
         self, round: PilotRound, lane: QueueCandidates, room: int, run: Callable[[Sequence[Attempt]], bool]
     ) -> bool:
-        if lane.limit is not None:
-            room = min(room, lane.limit - lane.live)
+        quota = math.inf if lane.limit is None else lane.limit - lane.live
         candidates = deque(lane.due)
-        left = room + _LET_BY
-        while room > 0 and left > 0 and candidates:
+        left = int(min(room, quota)) + _LET_BY
+        while min(room, quota, left) > 0 and candidates:
             may_be_jobs = round.own_jobs > 0 and lane.queue not in round.limited
-            chosen = self._take(candidates, min(room, left), may_be_jobs=may_be_jobs)
-            before = round.handed_over
+            chosen = self._take(candidates, int(min(room, quota, left)), may_be_jobs=may_be_jobs)
+            before, own_before = round.handed_over, round.own_jobs
             round.tried.update(chosen)
             if not run(chosen):
                 return False
-            room -= round.handed_over - before
+            handed_over = round.handed_over - before
+            room -= handed_over
+            # Those that became jobs of their own take no slot, but are jobs of the queue too.
+            quota -= handed_over + own_before - round.own_jobs
             left -= len(chosen)
         return True
 
@@ -134,7 +137,8 @@ class PilotSubmissions:
 
     def _keep(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
         """An error of theirs keeps no other queue from its jobs."""
+        due = {lane.queue: sum(attempt not in self._unfit for attempt in lane.due) for lane in lanes}
         try:
-            self._pilots.keep(cluster.queues, {lane.queue: len(lane.due) for lane in lanes}, cluster.live)
+            self._pilots.keep(cluster.queues, due, cluster.live)
         except (SchedulerUnavailableError, OSError) as error:
             log.warning("pilots.not_kept", error=error)

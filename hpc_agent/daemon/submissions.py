@@ -34,7 +34,7 @@ from hpc_agent.domain.actions import SetStatusMessage
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import Capacity, QueueCandidates, choose, held_back, rotated, shared_out
 from hpc_agent.domain.decide import explain_doubt
-from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.ids import QueueId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import (
@@ -158,7 +158,7 @@ class Submissions:
         cluster, batches = round.cluster, round.batches
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
-                self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
+                self._read_ahead(round, chosen[position : position + _READ_AHEAD])
             while round.is_full:
                 self._finish(round)
             if is_stopping() or round.is_over:
@@ -253,13 +253,13 @@ class Submissions:
                 del self._limits[queue]
                 self._postponed_until.pop(queue, None)
 
-    def _read_ahead(self, round: SubmissionRound, tasks: list[TaskId]) -> None:
+    def _read_ahead(self, round: SubmissionRound, attempts: Sequence[Attempt]) -> None:
         if round.is_over:
             return
         try:
-            self._submitter.read_ahead(tasks, one_by_one=not round.batches.are_possible)
+            self._submitter.read_ahead(attempts, one_by_one=not round.batches.are_possible)
         except ServerUnreachableError as error:
-            log.warning("tasks.no_answer", count=len(tasks), error=error)
+            log.warning("tasks.no_answer", count=len(attempts), error=error)
             round.failures = MOST_FAILURES
 
     def _try(self, round: SubmissionRound, attempt: Attempt, act: Callable[[], None]) -> None:

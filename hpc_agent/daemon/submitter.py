@@ -71,7 +71,7 @@ class Submitter:
         self._tasks: dict[TaskId, Task] = {}
         """Read ahead."""
 
-    def read_ahead(self, tasks: Sequence[TaskId], *, one_by_one: bool) -> None:
+    def read_ahead(self, attempts: Sequence[Attempt], *, one_by_one: bool) -> None:
         """Read tasks that will be prepared next, in one request. What an answer lacks is asked for one by one.
 
         Args:
@@ -81,11 +81,11 @@ class Submitter:
             ServerUnreachableError: no usable answer.
         """
         self._tasks = {}
-        if len(tasks) > 1:
+        if len(attempts) > 1:
             with suppress(ApiError):
-                self._tasks = self._client.tasks.get_many(tasks, budget=ONCE)
+                self._tasks = self._client.tasks.get_many([attempt.task for attempt in attempts], budget=ONCE)
         if one_by_one and self._launch.job_configs:
-            self._launch.job_configs.read_ahead(tasks)
+            self._launch.job_configs.read_ahead(attempts)
 
     def prepare(
         self,

@@ -152,7 +152,7 @@ def changes_to_wire(
 
 
 def script_to_wire(script: TaskScript) -> dict[str, Any]:
-    """The whole script section: a server replaces it as a whole."""
+    """The whole script section: a server keeps the parts that it is not given."""
     return {
         "repository": script.repository,
         "branch": script.branch,

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 from clearml_server import ClearmlServer
+from manual_clock import ManualClock
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.job_config import share_job_config, shared_config_path
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.daemon.job_launch import TaskConfigs
 from hpc_agent.domain.attempt import attempt_for
-from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.ids import QueueId
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, InputError
 from hpc_agent.redact import Secret
@@ -47,7 +48,7 @@ def test_keys_made_ahead_cost_one_request_and_are_each_jobs_own(
     folders = directories(tmp_path, queue, tasks)
     configs = TaskConfigs(client, configuration)
     before = COUNTS.so_far()
-    configs.read_ahead([task.id for task in tasks])
+    configs.read_ahead([folder.attempt for folder in folders])
     for job in zip(tasks, folders, strict=True):
         configs.write([job])
     assert COUNTS.so_far() == before + 1
@@ -69,8 +70,8 @@ def test_one_for_which_no_key_could_be_made_ahead_is_asked_for_again(
     api: Any = client.session
     api.call("tasks.failed", {"task": ended.id, "force": True})
     configs = TaskConfigs(client, configuration)
-    configs.read_ahead([task.id for task in tasks])
     ended_folder, folder = directories(tmp_path, queue, tasks)
+    configs.read_ahead([ended_folder.attempt, folder.attempt])
     configs.write([(waiting, folder)])
     assert folder.owner_config.exists()
     with pytest.raises(InputError, match=f"no credentials for a job of task {ended.id}"):
@@ -79,14 +80,51 @@ def test_one_for_which_no_key_could_be_made_ahead_is_asked_for_again(
 
 def test_a_key_is_used_once(client: Client, queue: str, configuration: Configuration, tmp_path: Path) -> None:
     tasks = new_tasks(client, queue, 2)
-    [folder, _] = directories(tmp_path, queue, tasks)
+    folders = directories(tmp_path, queue, tasks)
     configs = TaskConfigs(client, configuration)
-    configs.read_ahead([TaskId(task.id) for task in tasks])
+    configs.read_ahead([folder.attempt for folder in folders])
     found = []
     for _ in range(2):
-        configs.write([(tasks[0], folder)])
-        found.append(load(folder.owner_config, {}).settings.api.access_key)
+        configs.write([(tasks[0], folders[0])])
+        found.append(load(folders[0].owner_config, {}).settings.api.access_key)
     assert len(set(found)) == 2
+
+
+def test_tasks_that_are_not_ready_get_no_further_keys_in_each_pass(
+    client: Client, queue: str, configuration: Configuration, tmp_path: Path
+) -> None:
+    tasks = new_tasks(client, queue, 3)
+    folders = directories(tmp_path, queue, tasks)
+    attempts = [folder.attempt for folder in folders]
+    configs = TaskConfigs(client, configuration)
+    configs.read_ahead(attempts)
+    before = COUNTS.so_far()
+    for asked_for in (attempts, attempts[:1], attempts):
+        configs.read_ahead(asked_for)
+    for job in zip(tasks, folders, strict=True):
+        configs.write([job])
+    assert COUNTS.so_far() == before
+
+
+def test_keys_made_ahead_are_not_those_of_a_task_that_was_reset_or_ended_since(
+    client: Client, queue: str, configuration: Configuration, tmp_path: Path
+) -> None:
+    tasks = new_tasks(client, queue, 2)
+    folders = directories(tmp_path, queue, tasks)
+    clock = ManualClock()
+    configs = TaskConfigs(client, configuration, clock)
+    configs.read_ahead([folder.attempt for folder in folders])
+    reset, waiting = tasks
+    client.session.call("tasks.reset", {"task": reset.id, "force": True})
+    again = attempt_for("cluster", QueueId(queue), reset.id, "later")
+    folder = RunsFolder(tmp_path).of(again).create()
+    configs.write([(reset, folder)])
+    clock.advance(3600)
+    before = COUNTS.so_far()
+    configs.write([(waiting, folders[1])])
+    assert COUNTS.so_far() == before + 1, "it might have ended and have been dropped since"
+    for task, own in ((reset, folder), (waiting, folders[1])):
+        assert Client(load(own.owner_config, {}).settings.api).tasks.get(task.id).id == task.id
 
 
 @pytest.mark.parametrize("count", [1, 2])

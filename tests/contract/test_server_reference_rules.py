@@ -71,6 +71,28 @@ def test_steps_of_others_are_not_deleted_along(server: ServerCore) -> None:
     assert statuses(server, (controller, step)) == ["created", "created"]
 
 
+def test_a_step_of_another_user_keeps_a_run_from_being_deleted(server: ServerCore) -> None:
+    owner = server.user("owner")
+    project = server("projects.create", name="of a pipeline")["id"]
+    runs = [owner("tasks.create", name="a run", type="controller", project=project)["id"] for _ in range(2)]
+    step = new_task(server, parent=runs[0])
+    assert owner.ask("pipelines.delete_runs", {"project": project, "ids": runs[:1]}).code == "403/20"
+    assert statuses(server, (runs[0], step)) == ["created", "created"]
+
+
+def test_a_pipelines_next_runs_are_not_steps_of_the_one_they_were_copied_from(server: ServerCore) -> None:
+    project = server("projects.create", name="of a pipeline")["id"]
+    first = new_task(server, type="controller", project=project)
+    step = new_task(server, parent=first, project=project)
+    second = server("pipelines.start_pipeline", task=first)["pipeline"]
+    third = server("pipelines.start_pipeline", task=second)["pipeline"]
+    server("tasks.stop", task=first, force=True, include_pipeline_steps=True)
+    assert statuses(server, (second, third)) == ["queued", "queued"]
+    server("pipelines.delete_runs", project=project, ids=[first])
+    left = server("tasks.get_all", id=[first, step, second, third])["tasks"]
+    assert {task["id"] for task in left} == {second, third}
+
+
 def test_one_run_of_a_pipeline_stays(server: ServerCore) -> None:
     project = server("projects.create", name="of a pipeline")["id"]
     runs = [new_task(server, type="controller", project=project) for _ in range(2)]

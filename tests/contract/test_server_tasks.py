@@ -169,6 +169,20 @@ def test_a_new_task_refers_to_what_there_is(api: Api) -> None:
     api("tasks.create", **fields, parent=kept)
 
 
+def test_an_input_that_was_deleted_keeps_no_task_from_being_edited(api: Api) -> None:
+    model = api("models.create", name="an input", uri="http://there/in.pt")["id"]
+    task = api.task(models={"input": [{"name": "i", "model": model}]})
+    api("models.delete", model=model, force=True)
+    models = api("tasks.get_by_id", task=task)["task"]["models"]
+    made = api("models.create", name="an output", uri="http://there/out.pt", task=task)["id"]
+    edits: list[dict[str, Any]] = [{**models, "output": [{"name": "o", "model": made}]}, {"output": []}]
+    for sent in edits:
+        api("tasks.edit", task=task, models=sent)
+        assert api("tasks.get_by_id", task=task)["task"]["models"] == {**models, **sent}
+    unknown = {"input": [*models["input"], {"name": "j", "model": "none"}]}
+    assert api.ask("tasks.edit", {"task": task, "models": unknown}).code == "400/201"
+
+
 def test_fields_of_old_clients_are_found_where_new_ones_look(api: Api) -> None:
     model = api("models.create", name="an input", uri="http://there/in.pt")["id"]
     sent = {"parameters": {"lr": 1, "TF_DEFINE/steps": "5"}, "model_desc": {"design": "deep"}, "model": model}

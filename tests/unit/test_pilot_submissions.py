@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from simulated_pilots import QUEUE, PilotSite
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.job import JobState
 from hpc_agent.domain.pilot_slots import pilot_name
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
@@ -69,6 +70,33 @@ def test_those_that_a_limit_holds_let_others_by(site: PilotSite) -> None:
     run_passes(site, 3)
     assert own_jobs(site) == 1
     assert len(site.board.numbers()) == 1
+
+
+def change_queue(site: PilotSite, **changes: Any) -> None:
+    hpc = site.settings.hpc
+    queues = {**hpc.queues, QUEUE: msgspec.structs.replace(hpc.queue(QUEUE), **changes)}
+    site.settings = msgspec.structs.replace(site.settings, hpc=msgspec.structs.replace(hpc, queues=queues))
+    site.restart_daemon()
+
+
+def test_they_count_against_the_limit_of_their_queue(site: PilotSite) -> None:
+    change_queue(site, max_jobs=2)
+    enqueue_large(site, 6)
+    run_passes(site, 1)
+    assert own_jobs(site) == 2
+
+
+def test_no_pilots_are_asked_for_them(site: PilotSite) -> None:
+    set_most_jobs(site, 4)
+    change_queue(site, pilot=msgspec.structs.replace(site.settings.hpc.queue(QUEUE).pilot, max_pilots=3))
+    enqueue_large(site, 12)
+    site.server.enqueue()
+    run_passes(site, 1)
+    for _ in range(4):
+        job = next(job for job in site.slurm.pending_jobs() if job.name != pilot_name(QUEUE))
+        site.slurm.end(job, JobState.COMPLETED)
+        run_passes(site, 2, seconds=1)
+    assert [job.name for job in site.slurm.pending_jobs()].count(pilot_name(QUEUE)) == 1
 
 
 class Stages:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from manual_clock import ManualClock
 
+from hpc_agent.cli.user_daemon import _document as document_of
 from hpc_agent.config.load import load
 from hpc_agent.daemon.task_owners import MainEntries, ShareEntries
 from hpc_agent.daemon.user_daemons import UserDaemons, command
@@ -16,6 +19,7 @@ from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.task import TaskOwner
 from hpc_agent.domain.user_map import UserMap, UserShare
 from hpc_agent.errors import InputError, UserMapError
+from hpc_agent.redact import Secret
 
 USERS = UserMap({"c-alice": "alice", "c-bob": "bob", "c-robert": "bob"})
 OWNERS = {"t1": "c-alice", "t2": "c-bob", "t3": "c-eve", "t4": "", "t5": "c-robert"}
@@ -175,3 +179,23 @@ def test_after_a_change_to_tokens_of_owners_no_daemon_serves_a_linux_user_as_a_w
     assert now.recorded() == ()
     now.require(UserShare("alice", "c-alice"))
     assert now.recorded() == (UserShare("alice", "c-alice"),)
+
+
+def test_a_daemon_of_one_user_gets_no_credentials_of_the_main_daemon(tmp_path: Path) -> None:
+    """The main daemon may itself run with the configuration of a job, which holds a login."""
+    conf = tmp_path / "clearml.conf"
+    credentials = 'credentials { access_key: "K", secret_key: "main secret" }'
+    conf.write_text(
+        f'api {{ api_server: "http://there", {credentials}, login_token: "K:main login" }}\n'
+        'hpc.user_map { "c-alice": "alice" }\n'
+    )
+    plan: Any = SimpleNamespace(
+        configuration=(configuration := load(conf, {})),
+        settings=configuration.settings,
+        client=SimpleNamespace(owners=SimpleNamespace(token=lambda user: Secret(f"token of {user}"))),
+        flags=SimpleNamespace(from_anywhere=lambda: SimpleNamespace(given=dict)),
+    )
+    text = json.dumps(document_of(plan, UserShare("alice", "c-alice")))
+    assert "token of c-alice" in text
+    assert "main secret" not in text
+    assert "main login" not in text

@@ -138,7 +138,10 @@ def checked_content(request: TaskContent, call: Call, previous: Mapping[str, Any
     if "models" in changes:
         changes["models"] = {side: changes["models"].get(side) or [] for side in ("input", "output")}
     check_shapes(changes)
-    refuse_missing_models(call, changes.get("models", {}).get("input", []))
+    # One that it has already may have been deleted since: a client sends back what it read.
+    present = {item.get("model") for item in before.get("models", {}).get("input") or []}
+    inputs = changes.get("models", {}).get("input", [])
+    refuse_missing_models(call, [item for item in inputs if item.get("model") not in present])
     if "execution" in changes:
         changes["execution"] = whole_execution(changes["execution"])
     if "script" in changes:
