@@ -97,9 +97,9 @@ class ProcessSupervisor:
             self._child.reap_orphans()
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
-        self.ended_by_itself = self._request.reason is None
         # First: what it started gets its grace period only if the job is known to be ending.
         self._await_signal(code)
+        self.ended_by_itself = self._request.reason is None
         self._wait_for_descendants()
         # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))

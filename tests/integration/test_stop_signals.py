@@ -224,6 +224,7 @@ def test_a_program_that_ended_well_has_not_completed_where_its_job_is_being_ende
     run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=EndingJob(announced, state))
     assert run.supervisor.run() == 0
     assert run.stop.request.reason is reason
+    assert run.supervisor.ended_by_itself is (reason is None)
 
 
 def test_an_end_waits_for_no_file_server_that_holds_the_jobs_output(tmp_path: Path) -> None:
