@@ -127,17 +127,17 @@ def test_one_task_is_aborted_explained_and_measured_like_any_other(site: Site) -
     in_pilots(site, cpus=2, idle=0)
     go = site.folder / "go"
     aborted, other = site.bare_task(UNTIL_GO.format(go=str(go))), site.bare_task(UNTIL_GO.format(go=str(go)))
-    waiting = site.bare_task("print('late')\n")
     site.daemon()
     for task in (aborted, other):
         begun(site, task)
+    waiting = site.bare_task("print('late')\n")
     [pilot] = pilots(site, "RUNNING")
     [job] = site.submitted(aborted)
     said = site.agent("why", aborted).stdout
     assert f"Pilot job {job} runs on " in said and f"in Slurm job {pilot}" in said, said
     rows = {row["task"]: row for row in json.loads(site.agent("jobs", "--json").stdout)["jobs"]}
     assert rows[aborted]["state"] == "running" and rows[aborted]["job"] == job
-    assert "slot" in site.agent("why", waiting).stdout
+    wait_until("it to wait for a slot", lambda: site.agent("why", waiting).stdout, contains("slot"))
     site.client.session.call("tasks.stop", {"task": aborted})
     assert site.wait_for_end(aborted) is TaskStatus.STOPPED
     assert site.status(other) is TaskStatus.IN_PROGRESS
