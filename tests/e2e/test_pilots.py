@@ -83,6 +83,12 @@ def begun(site: Site, task: TaskId) -> None:
     wait_until(f"the first line of {task}", lambda: site.lines(task), contains("begun"))
 
 
+def gpus_of(site: Site, task: TaskId) -> list[str]:
+    """What its program saw."""
+    [line] = [line for line in site.lines(task) if line.startswith("gpus")]
+    return line.split()[1:]
+
+
 def ended_pilot(site: Site) -> None:
     """Nothing is left for the next test."""
     wait_until("the pilots to end", lambda: pilots(site), empty)
@@ -111,14 +117,14 @@ def test_tasks_run_side_by_side_as_their_gpus_allow(site: Site) -> None:
         site.properties(task, num_gpus="1")
         site.client.tasks.enqueue(task, site.queue_id)
     site.daemon()
-    for task in tasks[:2]:
-        begun(site, task)
-    assert site.status(tasks[2]) is TaskStatus.QUEUED
+    # Which two come first: those whose source and environment are ready first.
+    wait_until("two of them to begin", lambda: sum("begun" in site.lines(task) for task in tasks) == 2)
+    assert sorted(site.status(task).value for task in tasks) == ["in_progress", "in_progress", "queued"]
+    [first, second] = [gpus_of(site, task) for task in tasks if "begun" in site.lines(task)]
+    assert first != second
     go.touch()
     assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 3
-    gpus = [line.split()[1:] for task in tasks for line in site.lines(task) if line.startswith("gpus")]
-    assert len(gpus) == 3
-    assert gpus[0] != gpus[1]
+    gpus = [gpus_of(site, task) for task in tasks]
     assert all(len(seen) == 1 and "," not in seen[0] for seen in gpus), gpus
     ended_pilot(site)
 
