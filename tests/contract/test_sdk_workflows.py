@@ -74,16 +74,16 @@ def test_a_pipeline_of_tasks_clones_them_with_its_parameters(program: SdkProgram
             overrides = {{"General/width": width}}
             pipe.add_step(name=name, base_task_id="{step}", parents=parents, parameter_override=overrides)
         pipe.start_locally(run_pipeline_steps_locally=True)
-        print(json.dumps({{"successful": pipe.is_successful()}}))
+        print(json.dumps({{"successful": pipe.is_successful(), "controller": pipe.task.id}}))
         """
     )
-    assert found == {"successful": True}
-    tasks = api("tasks.get_all", name="^(first|second)$", order_by=["created"], search_hidden=True)["tasks"]
+    assert found["successful"]
+    tasks = api("tasks.get_all", parent=found["controller"], order_by=["created"], search_hidden=True)["tasks"]
     assert [task["status"] for task in tasks] == ["completed", "completed"]
     assert [task["hyperparams"]["General"]["width"]["value"] for task in tasks] == ["3", "4"]
     curves = [api("events.scalar_metrics_iter_histogram", task=task["id"])["loss"]["val"]["y"] for task in tasks]
     assert curves == [[pytest.approx(1 / 3)], [0.25]]
-    controller = api("tasks.get_by_id", task=tasks[0]["parent"])["task"]
+    controller = api("tasks.get_by_id", task=found["controller"])["task"]
     assert (controller["type"], controller["status"]) == ("controller", "completed")
 
 
