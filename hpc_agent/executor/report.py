@@ -78,6 +78,8 @@ class Reporter:
         self._files = files or StallGuard()
         self._task = directory.attempt.task
         self._registration: Future[None] | None = None
+        self._token_was_shown = False
+        """Whether the server has shown our run token: only a reset of the task takes it away then."""
 
     # ---------------------------------------------------------------- start
 
@@ -175,6 +177,7 @@ class Reporter:
     def _outcome_of(self, state: TaskState | None, before: TaskStatus) -> TaskOutcome | None:
         if state is None:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
+        self._token_was_shown = self._token_was_shown or state.run_token == self._token
         if state.abort_requested:
             return ended(0, ExitContext(StopReason.ABORT))
         started = state.status is TaskStatus.IN_PROGRESS and state.run_token == self._token
@@ -320,9 +323,13 @@ class Reporter:
             tasks.set_final_status(task, status, outcome.reason, worker, budget=budget, force=True)
 
     def _runs_again(self) -> bool:
-        """Whether it was reset and started again, while we waited for a server or wound down."""
+        """Whether it was reset while we waited for a server or wound down: started again, or ended before it was."""
         state = self._client.tasks.get_states([self._task]).get(self._task)
-        return state is not None and state.run_token.partition(".")[0] not in ("", self._directory.attempt.id)
+        if state is None:
+            return False
+        if not state.run_token:
+            return self._token_was_shown and state.status is not TaskStatus.IN_PROGRESS
+        return state.run_token.partition(".")[0] != self._directory.attempt.id
 
     def _waits_for_us(self) -> bool:
         """Whether its status is queued while no queue has it: no other agent would ever start it."""

@@ -265,6 +265,18 @@ def test_an_abort_as_the_requeued_job_starts_is_obeyed(bench: Bench) -> None:
     assert report is not None and report.posted
 
 
+def test_an_end_that_comes_after_a_reset_is_no_verdict_on_the_task(bench: Bench) -> None:
+    """Its user resets it while the agent sends the console, and has stopped it again before the agent's last look."""
+
+    def reset() -> None:
+        bench.call("tasks.reset", force=True)
+        bench.call("tasks.stopped", force=True)
+
+    bench.proxy.choose = once_at("events.add_batch", reset)
+    bench.execute_as_job()
+    assert bench.status is TaskStatus.STOPPED
+
+
 def test_a_start_that_the_server_refuses_leaves_the_task_to_the_daemon(bench: Bench) -> None:
     bench.proxy.choose = once_at("tasks.edit", lambda: setattr(bench.proxy, "largest", 0))
     done = bench.execute_as_job()

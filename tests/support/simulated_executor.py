@@ -66,6 +66,7 @@ class SimulatedExecutor:
         self._task: Task | None = None
         """As it was read before the claim."""
         self._report: ExitReport | None = None
+        self._token_was_shown = False
         self._steps: dict[Stage, Callable[[], None]] = {
             Stage.CLAIM: self._claim,
             Stage.START: self._start,
@@ -195,6 +196,7 @@ class SimulatedExecutor:
         task = self._site.server.task
         assert self._task is not None
         seen = self._client.tasks.get_states([task]).get(task)
+        self._token_was_shown = self._token_was_shown or (seen is not None and seen.run_token == self.stamp)
         if seen is not None and seen.abort_requested:
             self._end_process("stopped", "aborted by its user")
         elif seen is None or not (
@@ -262,7 +264,11 @@ class SimulatedExecutor:
     def _another_run_has_it(self) -> bool:
         task = self._site.server.task
         seen = self._client.tasks.get_states([task]).get(task)
-        return seen is not None and seen.run_token.partition(".")[0] not in ("", self.run.attempt.id)
+        if seen is None:
+            return False
+        if not seen.run_token:
+            return self._token_was_shown and seen.status is not TaskStatus.IN_PROGRESS
+        return seen.run_token.partition(".")[0] != self.run.attempt.id
 
     def _is_ours(self) -> bool:
         assert self.won is not None
