@@ -265,7 +265,7 @@ def test_an_abort_as_the_requeued_job_starts_is_obeyed(bench: Bench) -> None:
     assert report is not None and report.posted
 
 
-def test_an_end_that_comes_after_a_reset_is_no_verdict_on_the_task(bench: Bench) -> None:
+def test_an_end_that_comes_after_a_reset_leaves_the_task_as_it_is(bench: Bench) -> None:
     """Its user resets it while the agent sends the console, and has stopped it again before the agent's last look."""
 
     def reset() -> None:
