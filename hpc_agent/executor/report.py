@@ -312,7 +312,7 @@ class Reporter:
         return True
 
     def _conclude(self, outcome: TaskOutcome, budget: Budget) -> None:
-        if self._runs_again():
+        if self._was_reset():
             log.warning("task.reassigned", task=self._task)
             return
         tasks, task, status = self._client.tasks, self._task, TaskStatus(outcome.status)
@@ -322,7 +322,7 @@ class Reporter:
             # It failed before the server showed it as running, and the usual steps lead through that.
             tasks.set_final_status(task, status, outcome.reason, worker, budget=budget, force=True)
 
-    def _runs_again(self) -> bool:
+    def _was_reset(self) -> bool:
         """Whether it was reset while we waited for a server or wound down: started again, or ended before it was."""
         state = self._client.tasks.get_states([self._task]).get(self._task)
         if state is None:

@@ -253,7 +253,7 @@ class SimulatedExecutor:
         report = self._report
         assert report is not None
         if report.cause is None:
-            if report.status != "none" and not self._another_run_has_it():
+            if report.status != "none" and not self._was_reset():
                 task = self._site.server.task
                 self._client.tasks.set_final_status(
                     task, TaskStatus(report.status), report.reason, "its job", budget=ONCE
@@ -261,7 +261,7 @@ class SimulatedExecutor:
             self.run.write_exit_report(msgspec.structs.replace(report, posted=True))
         self.exit(0 if report.status == "completed" else 1)
 
-    def _another_run_has_it(self) -> bool:
+    def _was_reset(self) -> bool:
         task = self._site.server.task
         seen = self._client.tasks.get_states([task]).get(task)
         if seen is None:
