@@ -110,6 +110,8 @@ def test_a_session_is_found_attached_to_and_shut_down(box: Site, sessions: list[
     task = sessions[0].waits()
     wait_until("the session to be ready", sessions[0].said, contains("Remote machine is ready"))
     sessions[0].end()
+    # The console goes out less often than the properties by which a session says that it is ready.
+    wait_until("the console of the session", lambda: box.console(task), contains("begun"))
     console = box.console(task)
     assert re.search(r"port \d+ password 64 user \w+", console), console
     assert "jupyter False" in console
