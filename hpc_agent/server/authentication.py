@@ -13,6 +13,7 @@ import hmac
 import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -45,6 +46,7 @@ LINGER = timedelta(hours=1)
 its job must see that it was ended."""
 ADMIN = "admin"
 _ALGORITHM = "HS256"
+_REMEMBERED_TOKENS = 4096
 _NO_HASH = hash_of("")
 
 
@@ -86,6 +88,8 @@ class Authenticator:
         self._store = store
         self._signing_key = signing_key
         self._clock = clock
+        # Verifying takes 0.05 to 0.1 ms, of 1 ms for a small call. A good signature stays good; all else is looked up.
+        self._verified_claims = lru_cache(_REMEMBERED_TOKENS)(self._claims)
 
     def by_key_pair_or_token(self, header: str | None) -> AuthenticatedCaller:
         """Basic with a key pair, or Bearer with a token of ours: to log in, and to read pages and files.
@@ -174,7 +178,7 @@ class Authenticator:
     def _by_token(self, scheme: str, token: str) -> AuthenticatedCaller:
         if scheme != "bearer":
             raise ApiFault(BAD_AUTH_TYPE, "send the token that auth.login answered as Bearer")
-        claims = self._claims(token)
+        claims = self._verified_claims(token)
         expires = datetime.fromtimestamp(claims.exp, timezone.utc)
         if expires <= self._clock.now():
             raise ApiFault(INVALID_TOKEN, "it has expired; log in again")
