@@ -53,6 +53,8 @@ class Troubled:
         """Endpoint → seconds that its answer is held back."""
         self.largest: int | None = None
         """Bytes of a request; larger ones are refused, as proxies do, with a page and 413."""
+        self.refuses = ""
+        """Endpoint whose requests are refused so, whatever their size."""
         self.refused = 0
         """How many were."""
         self.met: Counter[Trouble] = Counter()
@@ -89,7 +91,7 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
             endpoint = urlsplit(self.path).path.rpartition("/")[2]
             trouble = proxy.choose(endpoint)
             time.sleep(proxy.delay(endpoint))
-            if proxy.largest is not None and len(body) > proxy.largest:
+            if endpoint == proxy.refuses or (proxy.largest is not None and len(body) > proxy.largest):
                 proxy.refused += 1
                 self._answer(413, _PAGE)
                 return

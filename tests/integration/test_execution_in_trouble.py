@@ -288,14 +288,7 @@ def test_a_start_that_the_server_refuses_leaves_the_task_to_the_daemon(bench: Be
 
 
 def test_a_start_that_the_server_refuses_is_reported_where_no_daemon_is(bench: Bench) -> None:
-    def refuse() -> None:
-        bench.proxy.largest = 0
-
-    def pass_on(endpoint: str) -> None:
-        if endpoint != "tasks.edit":
-            bench.proxy.largest = None
-
-    bench.proxy.choose = lambda endpoint: refuse() if endpoint == "tasks.edit" else pass_on(endpoint)
+    bench.proxy.refuses = "tasks.edit"
     done = bench.execute()
     assert done.returncode == 1
     assert bench.status is TaskStatus.FAILED
