@@ -11,7 +11,7 @@ from hostile_requests import Generator
 
 from hpc_agent.server.services import ENDPOINTS
 
-ROUNDS = 120
+ROUNDS = 40
 SECONDS = 1.0
 """Of the server's processor time, which a busy machine does not lengthen. Real figures are milliseconds."""
 
