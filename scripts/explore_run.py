@@ -22,9 +22,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TESTS = (
-    "tests/property/test_no_task_is_lost.py",
+    "tests/integration/test_no_task_is_lost.py",
     "tests/property/test_decide_on_any_facts.py",
-    "tests/property/test_no_task_is_lost.py",
+    "tests/integration/test_no_task_is_lost.py",
     "tests/property/test_slurm_tables.py",
 )
 """What is explored, a round each. Most of the time goes to the state machine."""

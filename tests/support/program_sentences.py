@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from syntax_trees import syntax_nodes
 
 GAP = "…"
 """In a page: what the program fills in."""
@@ -18,14 +20,12 @@ _LEAST = 5
 
 def printed_parts(package: Path) -> frozenset[str]:
     """Every constant part of every text in the code, but for docstrings: an f-string has one between two values."""
-    return frozenset(part for path in package.rglob("*.py") for part in _parts(ast.parse(path.read_text("utf-8"))))
+    return frozenset(part for path in package.rglob("*.py") for part in _parts(syntax_nodes(path)))
 
 
-def _parts(tree: ast.Module) -> Iterator[str]:
-    docstrings = {
-        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    for node in ast.walk(tree):
+def _parts(nodes: Sequence[ast.AST]) -> Iterator[str]:
+    docstrings = {node.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
             yield from (_plain(part) for part in _NAMED.split(node.value) if part.strip())
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from syntax_trees import syntax_nodes
 
 from hpc_agent.schedulers.registry import BACKENDS
 
@@ -62,15 +63,15 @@ KNOWN = {
 
 def known(path: Path, names: re.Pattern[str]) -> Iterator[str]:
     """Identifiers and strings of a module that hold one of the names; docstrings and comments may."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = syntax_nodes(path)
     prose = {
         id(statement.value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
         for statement in node.body
         if isinstance(statement, ast.Expr)
     }
-    for node in ast.walk(tree):
+    for node in nodes:
         words = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "module")]
         if isinstance(node, ast.Constant) and id(node) not in prose:
             words.append(node.value)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from document_links import texts
+from syntax_trees import syntax_nodes
 
 from hpc_agent.cli.main import COMMANDS
 from hpc_agent.schedulers.registry import BACKENDS, PILOTS
@@ -70,7 +71,7 @@ def classes() -> dict[str, list[str]]:
     """Class names of the package, each with the modules that define it."""
     found = defaultdict(list)
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in syntax_nodes(path):
             if isinstance(node, ast.ClassDef):
                 found[node.name].append(str(path.relative_to(ROOT)))
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from layers import BASICS, IMPORTED_BY, LAYERS, MAY_CALL, OWNERS, PROCESS_CALLS, RESTRICTED, SETTINGS_OF_BACKENDS
+from syntax_trees import syntax_nodes
 
 from hpc_agent.schedulers.registry import BACKENDS
 
@@ -25,8 +26,8 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield top, path
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in syntax_nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -35,9 +36,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"hpc_agent.{alias.name}") for alias in node.names)
 
 
-def process_calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def process_calls(path: Path) -> Iterator[tuple[int, str]]:
     """Functions of ``os`` that start or replace a process, called, passed on or imported by name."""
-    for node in ast.walk(tree):
+    for node in syntax_nodes(path):
         found: list[tuple[int, str]] = []
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
             found = [(node.lineno, node.attr)]
@@ -69,7 +70,7 @@ def test_packages_import_only_what_their_layer_allows() -> None:
     wrong = []
     for top, path in modules():
         file = path.relative_to(PACKAGE).as_posix()
-        for line, name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        for line, name in imports(path):
             parts = name.split(".")
             if parts[0] != "hpc_agent" or len(parts) < 2:
                 continue
@@ -83,7 +84,7 @@ def test_settings_of_a_backend_import_what_the_configuration_may() -> None:
     wrong = [
         f"{module} imports {name}"
         for module in modules
-        for _, name in imports(ast.parse((PACKAGE / "schedulers" / module).read_text(encoding="utf-8")))
+        for _, name in imports(PACKAGE / "schedulers" / module)
         if name.startswith("hpc_agent.") and (layer(name.split(".")[1]) or 0) >= BASICS
     ]
     assert wrong == []
@@ -109,7 +110,7 @@ def test_each_outside_interface_has_its_owner() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line} imports {name}"
         for top, path in modules()
-        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        for line, name in imports(path)
         if (owner := owners.get(name.split(".")[0])) and top not in owner.packages
     ]
     assert wrong == []
@@ -119,7 +120,7 @@ def test_only_process_starts_or_replaces_processes() -> None:
     found = {
         f"{path.relative_to(PACKAGE)}:{line} {name}": top
         for top, path in modules()
-        for line, name in process_calls(ast.parse(path.read_text(encoding="utf-8")))
+        for line, name in process_calls(path)
     }
     assert [place for place, top in found.items() if top not in MAY_CALL] == []
     assert {place.split()[1] for place in found} == {"os.fork", "os.execvp"}  # the search does find them
@@ -130,7 +131,7 @@ def test_only_the_command_line_prints() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for top, path in modules()
         if top != "cli"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in syntax_nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert wrong == []

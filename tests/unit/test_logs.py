@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from syntax_trees import syntax_nodes
 
 from hpc_agent import logs
 
@@ -79,14 +80,14 @@ def test_events_below_the_level_are_not_written(log_file: Path) -> None:
 def _calls() -> Iterator[tuple[str, ast.Call]]:
     """Place and node of each call that names an event; modules name their ``EventLog`` ``log``."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = syntax_nodes(path)
         forwarded = {
             id(inner)
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.FunctionDef) and node.name == FORWARDING
             for inner in ast.walk(node)
         }
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and id(node) not in forwarded:
                 owner = node.func.value
                 name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")

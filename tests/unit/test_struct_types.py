@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from syntax_trees import syntax_nodes
+
 PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 FIRST_USES = """
@@ -45,7 +47,7 @@ def test_every_type_that_is_decoded_to_is_decodable_by_threads() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{call.lineno}"
         for path in PACKAGE.rglob("*.py")
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for call in syntax_nodes(path)
         if isinstance(call, ast.Call) and (kind := _decoded_type(call)) and not kind.startswith("decodable(")
     ]
     assert found == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from capabilities import missing
+from syntax_trees import syntax_nodes
 
 from hpc_agent.file_records import read_record, write_record
 from hpc_agent.runs.attempt_records import SubmissionRecord
@@ -89,7 +90,7 @@ def test_every_text_file_is_opened_with_an_encoding() -> None:
     wrong = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in syntax_nodes(path)
         if isinstance(node, ast.Call) and _is_without_encoding(node)
     ]
     assert wrong == []

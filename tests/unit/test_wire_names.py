@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from syntax_trees import syntax_nodes
+
 PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 KNOWS_NAMES = {"wire", "server"}
 
@@ -21,7 +23,7 @@ def literals() -> list[tuple[str, ast.Constant]]:
         (f"{path.relative_to(PACKAGE)}:{node.lineno}", node)
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.relative_to(PACKAGE).parts[0] not in KNOWS_NAMES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in syntax_nodes(path)
         if isinstance(node, ast.Constant)
     ]
 
@@ -47,7 +49,7 @@ def test_no_other_package_compares_with_the_number_of_an_error() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.relative_to(PACKAGE).parts[0] not in KNOWS_NAMES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in syntax_nodes(path)
         if isinstance(node, ast.Compare)
         and any(isinstance(part, ast.Attribute) and part.attr == "subcode" for part in ast.walk(node))
     ]
