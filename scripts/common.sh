@@ -1,5 +1,8 @@
 # Sourced by the other scripts: finds a Python, makes the virtual environments, says what takes its time.
 
+# Tests start thousands of programs: each would compile what it imports, for up to a second of processor time.
+unset PYTHONDONTWRITEBYTECODE
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv="$root/.venv"
 
@@ -74,8 +77,6 @@ own_venv() {
         "dev ${stamp#* }") ;;
         *) make_venv "$venv" "$stamp" --constraint "$root/requirements.lock" --editable "$root[$1]" ;;
     esac
-    # pip does not compile an editable package, and under PYTHONDONTWRITEBYTECODE each start would, for 0.2 s of CPU.
-    "$venv/bin/python" -m compileall -q "$root/hpc_agent" || say "No byte-code could be written in $root/hpc_agent"
 }
 
 test_packages=(git slurm-wlm slurmctld slurmd munge slurmdbd mariadb-server podman runc charliecloud-runtime debootstrap
