@@ -46,7 +46,7 @@ done < <(env -0)
 cat >"$scratch/sshd_config" <<CONFIG
 HostKey $scratch/host_key
 AuthorizedKeysFile $scratch/authorized_keys
-PidFile none
+PidFile $scratch/sshd.pid
 AuthenticationMethods publickey
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -61,22 +61,30 @@ Subsystem sftp internal-sftp
 SetEnv$variables
 CONFIG
 
+random_port() { echo $((10000 + RANDOM % 22000)); } # below those that Linux gives to connections
+
+last_words() { tail -n 3 "$scratch/sshd.log" | tr -d '\r' | tr '\n' ' '; } # a \r would take the line back
+
 start_sshd() { # on a free port; sshd itself finds out whether it is
     for _ in {1..50}; do
-        port=$((20000 + RANDOM))
+        port=$(random_port)
         "$sshd" -D -e -f "$scratch/sshd_config" -p "$port" 2>"$scratch/sshd.log" &
         pid=$!
-        until grep -q "^Server listening" "$scratch/sshd.log"; do
+        until [ -s "$scratch/sshd.pid" ]; do # it has tried all addresses of the node
             kill -0 "$pid" 2>/dev/null || break
             sleep 0.1
         done
-        if kill -0 "$pid" 2>/dev/null; then
+        # Where a connection has the port on IPv4, sshd goes on with IPv6 alone.
+        if ! grep -qi "address already in use" "$scratch/sshd.log"; then
+            kill -0 "$pid" 2>/dev/null || break
             children+=("$pid")
             return
         fi
-        grep -qi "address already in use" "$scratch/sshd.log" || break
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" || true
+        rm -f "$scratch/sshd.pid"
     done
-    fail "sshd: $(tail -n 3 "$scratch/sshd.log" | tr '\n' ' ')"
+    fail "sshd: $(last_words)"
 }
 start_sshd
 
@@ -84,7 +92,7 @@ token='' jupyter_port=0
 if [ -n "$jupyter" ]; then
     token=$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')
     for _ in {1..20}; do
-        jupyter_port=$((20000 + RANDOM))
+        jupyter_port=$(random_port)
         # Only through ssh: it listens on the node's loopback address.
         (cd "${HOME:-/}" && JUPYTER_TOKEN=$token exec python -m jupyter lab --no-browser --allow-root --ip 127.0.0.1 \
             --port "$jupyter_port" --ServerApp.port_retries=0) &
@@ -105,5 +113,10 @@ printf '{"host": "%s", "port": %d, "user": "%s", "host_key": "%s", "fingerprint"
     "$(ssh-keygen -lf "$scratch/host_key.pub" | cut -d' ' -f2)" "$jupyter_port" "$token" >"$folder/.ready"
 mv "$folder/.ready" "$folder/ready.json"
 echo "the session is served on $(hostname), port $port"
-wait -n "${children[@]}" || true
-fail "a server ended: $(tail -n 3 "$scratch/sshd.log" | tr '\n' ' ')"
+# Not by "wait -n": it misses one that ended before.
+all_run() { for pid in "${children[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done; }
+while all_run; do
+    sleep 2 &
+    wait $! || true
+done
+fail "a server ended: $(last_words)"

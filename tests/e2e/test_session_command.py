@@ -6,11 +6,14 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 from e2e_site import Site
@@ -31,11 +34,12 @@ def key(site: Site) -> Path:
     return path
 
 
-def session(site: Site, key: Path, *flags: str) -> dict[str, Any]:
+def session(site: Site, key: Path, *flags: str, sshd: Path | None = None) -> dict[str, Any]:
     """What ``hpc-agent session --json`` prints once the job serves."""
-    sshd = str(openssh_server(site.folder))
+    server = str(sshd or openssh_server(site.folder))
     answer = site.agent(
-        *("session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", sshd, "--json", *flags), timeout=600
+        *("session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", server, "--json", *flags),
+        timeout=600,
     )
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
@@ -127,12 +131,10 @@ def test_jupyterlab_is_reached_through_ssh_with_its_token(site: Site, key: Path)
     link = urlsplit(found["connect"]["jupyter"])
     port = free_port()
     argv = [*from_here(found, key), "-N", "-L", f"{port}:127.0.0.1:{link.port}"]
-    tunnels = [subprocess.Popen(argv)]
+    tunnel = subprocess.Popen(argv)
 
     def status(token: str) -> int:
-        if tunnels[-1].poll() is not None:
-            # As a person would: a connection was reset once, for a reason that is not known.
-            tunnels.append(subprocess.Popen(argv))
+        assert tunnel.poll() is None
         try:
             return requests.get(f"http://127.0.0.1:{port}/api/contents?{token}", timeout=60).status_code
         except requests.ConnectionError:
@@ -145,9 +147,53 @@ def test_jupyterlab_is_reached_through_ssh_with_its_token(site: Site, key: Path)
         assert site.agent("cancel", found["task"]).returncode == 0
         assert site.wait_for_end(TaskId(found["task"])) is TaskStatus.STOPPED
     finally:
-        tunnels[-1].terminate()
-        for tunnel in tunnels:
-            tunnel.wait()
+        tunnel.terminate()
+        tunnel.wait()
+
+
+USED_PORT = """\
+#!{python}
+# On its first start a connection has sshd's port, on IPv4.
+import os, pathlib, socket, sys, time
+if not (seen := pathlib.Path("{folder}/started")).exists():
+    port = int(sys.argv[sys.argv.index("-p") + 1])
+    seen.write_text(str(port))
+    server, client = socket.socket(), socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    client.bind(("127.0.0.1", port))
+    client.connect(server.getsockname())
+    if os.fork() == 0:  # sshd closes what it inherits
+        time.sleep(30)
+        os._exit(0)
+os.execv("{sshd}", ["{sshd}", *sys.argv[1:]])
+"""
+
+
+def test_a_port_that_a_connection_has_is_not_the_sessions(site: Site, key: Path) -> None:
+    site.daemon()
+    sshd = site.folder / "sshd_meets_a_used_port"
+    sshd.write_text(USED_PORT.format(python=sys.executable, folder=site.folder, sshd=openssh_server(site.folder)))
+    sshd.chmod(0o755)
+    found = session(site, key, "--time-limit", "10", sshd=sshd)
+    assert str(found["port"]) != (site.folder / "started").read_text()
+    assert ssh(site, found, key, "id").returncode == 0
+    assert site.agent("cancel", found["task"]).returncode == 0
+
+
+def test_a_session_whose_sshd_dies_ends_with_the_reason(site: Site, key: Path) -> None:
+    site.daemon()
+    found = session(site, key, "--time-limit", "10")
+    [sshd] = [each for each in psutil.process_iter() if listens_on(each, found["port"])]
+    sshd.kill()
+    assert site.wait_for_end(TaskId(found["task"])) is TaskStatus.FAILED
+    assert "a server ended: " in site.console(TaskId(found["task"]))
+
+
+def listens_on(process: psutil.Process, port: int) -> bool:
+    with suppress(psutil.Error):
+        return any(each.laddr.port == port and each.status == "LISTEN" for each in process.net_connections("inet"))
+    return False
 
 
 def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: Path) -> None:
