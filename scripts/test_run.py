@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FOLDERS = tuple(f"tests/{name}" for name in ("e2e", "integration", "contract", "property", "unit"))
 """Those that wait longest come first."""
-WORKERS = 6
-"""Most tests wait most of the time: on two cores, six at once keep them busy. The quick ones hardly wait."""
+WORKERS = 9
+"""Most tests wait most of the time: on two cores, nine at once keep them busy. The quick ones hardly wait."""
 NOT_ALL_RAN = 9
 
 
