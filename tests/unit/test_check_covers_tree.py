@@ -18,7 +18,8 @@ SOURCES = [ROOT / folder for folder in ("hpc_agent", "scripts", "tests", ".ci")]
 
 
 def files() -> list[Path]:
-    return [path for folder in SOURCES for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    found = (path for folder in SOURCES for path in folder.rglob("*") if path.is_file())
+    return [path for path in found if "__pycache__" not in path.parts]
 
 
 def first_line(path: Path) -> bytes:
