@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,19 +167,30 @@ def test_a_run_whose_task_is_reset_before_it_starts(clearml_server: Any, tmp_pat
     real = RealRun(clearml_server, tmp_path, "print('trained')\n")
     simulated = SimulatedRun(tmp_path)
     faults = simulated.site.faults
-    real.before = once_at_a_look(after, real.calls, lambda: real.call("tasks.reset", {"task": real.task}))
+    reset = partial(real.call, "tasks.reset", {"task": real.task})
+    real.before = once_at_a_look(after, real.calls, reset, overtaken_s=2)
     faults.before = once_at_a_look(after, faults.made, simulated.site.server.reset)
     seen = real.trace()
     assert simulated.trace() == seen
     assert (seen.status, "tasks.started" in seen.calls) == (TaskStatus.CREATED, False)
 
 
-def once_at_a_look(after: str, calls: list[str], act: Callable[[], object]) -> Callable[[str], None]:
-    """Act at the first look at the task that follows a call."""
+def once_at_a_look(
+    after: str, calls: list[str], act: Callable[[], object], *, overtaken_s: float = 0
+) -> Callable[[str], None]:
+    """Act at the first look at the task that follows a call.
+
+    A real run looks while the call that sets its token may still be on its way: the look is held back for that call.
+    """
     done: list[str] = []
 
     def before(endpoint: str) -> None:
-        if endpoint == "tasks.get_all" and after in calls and not done:
+        if endpoint != "tasks.get_all" or CHANGES[0] not in calls or done:
+            return
+        until = time.monotonic() + overtaken_s
+        while after not in calls and time.monotonic() < until:
+            time.sleep(0.01)
+        if after in calls:
             done.append(endpoint)
             act()
 
