@@ -70,7 +70,7 @@ start_sshd() { # on a free port; sshd itself finds out whether it is
         port=$(random_port)
         "$sshd" -D -e -f "$scratch/sshd_config" -p "$port" 2>"$scratch/sshd.log" &
         pid=$!
-        until [ -s "$scratch/sshd.pid" ]; do # it has tried all addresses of the node
+        until [ -e "$scratch/sshd.pid" ]; do # it has tried all addresses of the node; a full disk leaves the file empty
             kill -0 "$pid" 2>/dev/null || break
             sleep 0.1
         done

@@ -185,7 +185,7 @@ def once_at_a_look(
     done: list[str] = []
 
     def before(endpoint: str) -> None:
-        if endpoint != "tasks.get_all" or CHANGES[0] not in calls or done:
+        if endpoint != "tasks.get_all" or "queues.remove_task" not in calls or done:
             return
         until = time.monotonic() + overtaken_s
         while after not in calls and time.monotonic() < until:
