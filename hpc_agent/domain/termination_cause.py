@@ -18,7 +18,8 @@ class TerminationCause(str, Enum):
     """For good: the scheduler does not start it again."""
     NODE_FAILED = "node failed"
     NOT_LAUNCHED = "not launched"
-    """The scheduler did not start the task's ranks, or the agents of its nodes, in a job that runs."""
+    """The scheduler did not start the task's ranks, or the agents of its nodes, or ended them by mistake, in a job that
+    runs."""
     CANCELLED = "cancelled"
     EXTERNAL_SIGNAL = "external signal"
     """Not from the scheduler: another process sent the signal."""

@@ -58,8 +58,18 @@ class NodeStep:
     @property
     def lost_node(self) -> str:
         """The node whose agent ended first, if the scheduler says so: ``node n2``; else empty."""
-        failure = self._steps.first_failure(self._printed.decode("utf-8", "replace"))
+        failure = self._steps.first_failure(self._text)
         return f"node {failure.node}" if failure else ""
+
+    @property
+    def scheduler_failure(self) -> str:
+        """Why the scheduler ended the agents by mistake, if it says so; else empty."""
+        return self._steps.scheduler_failure(self._text)
+
+    @property
+    def _text(self) -> str:
+        """The last that the step printed on stderr."""
+        return self._printed.decode("utf-8", "replace")
 
     @property
     def ended_ranks(self) -> Sequence[NodeMessage]:

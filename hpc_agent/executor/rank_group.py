@@ -27,8 +27,8 @@ class RankEnd(msgspec.Struct, frozen=True):
 
     code: int
     cause: str = ""
-    not_launched: bool = False
-    """The scheduler did not start it; ``cause`` says why."""
+    by_scheduler: bool = False
+    """The scheduler did not start it, or ended it by mistake; ``cause`` says why."""
 
 
 class RankGroup:
@@ -82,11 +82,13 @@ class RankGroup:
 
     def _first_end(self, code: int) -> RankEnd:
         if self._lost:
+            if reason := self._nodes.scheduler_failure:
+                return RankEnd(1, in_one_line(reason), by_scheduler=True)
             node = self._nodes.lost_node or "one of its nodes"
             return RankEnd(1, f"the agent of {node} ended, and the ranks with it")
         printed = self._tail()
-        if reason := self._steps.launch_failure(printed):
-            return RankEnd(code, in_one_line(reason), not_launched=True)
+        if reason := self._steps.scheduler_failure(printed):
+            return RankEnd(code, in_one_line(reason), by_scheduler=True)
         failure = self._steps.first_failure(printed)
         words = self._last_words(failure.rank if failure and not self._starter else None)
         code = failure.code if failure else code

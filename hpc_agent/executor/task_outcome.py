@@ -57,8 +57,8 @@ class ExitContext(msgspec.Struct, frozen=True):
     requeues_used: int = 0
     out_of_memory: str = ""
     """The sentence, if memory ran out."""
-    not_launched: str = ""
-    """The sentence, if the scheduler did not start the task's processes in its running job."""
+    scheduler_failure: str = ""
+    """The sentence, if the scheduler did not start the task's processes in its job, or ended them by mistake."""
     console_cause: str = ""
     """What the process died of and the next step, where its last lines show it."""
     file_trouble: str = ""
@@ -82,8 +82,8 @@ def ended(code: int, context: ExitContext) -> TaskOutcome:
         return TaskOutcome("completed", "worker execution done", 0)
     if context.out_of_memory:
         return TaskOutcome("failed", context.out_of_memory, exit_code)
-    if context.not_launched:
-        return not_launched(context.not_launched, exit_code, daemon_managed=context.daemon_managed)
+    if context.scheduler_failure:
+        return failed_by_scheduler(context.scheduler_failure, exit_code, daemon_managed=context.daemon_managed)
     how = f"was ended by {_signal(-code)}" if code < 0 else f"exit code {code}"
     cause = f": {context.console_cause}" if context.console_cause else ""
     return TaskOutcome("failed", in_one_line(f"worker execution {how}{cause}{_meanwhile(context)}"), exit_code)
@@ -130,9 +130,9 @@ def never_started(reason: str) -> TaskOutcome:
     return TaskOutcome("failed", in_one_line(reason), 1, started=False)
 
 
-def not_launched(reason: str, exit_code: int = 1, *, daemon_managed: bool) -> TaskOutcome:
-    """The scheduler did not start the task's ranks or the agents of its nodes, which says nothing of the task: a daemon
-    puts it back into its queue."""
+def failed_by_scheduler(reason: str, exit_code: int = 1, *, daemon_managed: bool) -> TaskOutcome:
+    """The scheduler did not start the task's ranks or the agents of its nodes, or ended them by mistake, which says
+    nothing of the task: a daemon puts it back into its queue."""
     cause = TerminationCause.NOT_LAUNCHED if daemon_managed else None
     return TaskOutcome("failed", in_one_line(reason), exit_code, cause=cause)
 

@@ -39,7 +39,7 @@ from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
 from hpc_agent.executor.task_nodes import plan_of, set_master_defaults
-from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started, not_launched
+from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, failed_by_scheduler, never_started
 from hpc_agent.executor.watch import CLAIM_INTERVAL_S, Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
@@ -148,7 +148,7 @@ class TaskRun:
         except (ServerUnreachableError, AuthError):
             raise
         except NodesLostError as error:
-            return not_launched(str(error), daemon_managed=self._identity.daemon_managed)
+            return failed_by_scheduler(str(error), daemon_managed=self._identity.daemon_managed)
         except HpcAgentError as error:
             console.write_line(str(error))
             return never_started(str(error))
@@ -229,8 +229,8 @@ class TaskRun:
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
         if context.reason is None and code and not context.out_of_memory:
             end = nodes.group.end if nodes and nodes.group else None
-            if end and end.not_launched:
-                context = replace(context, not_launched=end.cause)
+            if end and end.by_scheduler:
+                context = replace(context, scheduler_failure=end.cause)
             else:
                 cause = end.cause if end and end.cause else self._console_cause(console, code)
                 context = replace(context, console_cause=without_secrets(cause))

@@ -255,8 +255,9 @@ class JobSteps(Protocol):
     def first_failure(self, text: str) -> RankFailure | None:
         """The first rank that failed, from what such a command printed; None where it does not say."""
 
-    def launch_failure(self, text: str) -> str:
-        """Why the scheduler could not start all ranks, from what such a command printed; empty where it could."""
+    def scheduler_failure(self, text: str) -> str:
+        """Why the scheduler did not start all ranks, or ended them by mistake, from what such a command printed; empty
+        where it did neither."""
 
     def of_one_process(self, environ: Mapping[str, str]) -> Sequence[str]:
         """Variables of ``environ`` that are true for one process of a step only."""

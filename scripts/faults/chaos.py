@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slurm_cluster.layout import Cluster
+from slurm_cluster.layout import NODES, Cluster
 
 from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, Fault, Troublemaker, kinds, plan
-from faults.chaos_judge import Seen, Story, Wrong, confirmed, ended_by_slurm
+from faults.chaos_judge import Seen, Story, Wrong, confirmed, ended_by_late_requests, ended_by_slurm
 from faults.chaos_ledger import Job
 from faults.chaos_site import OURS, PEERS, ServerProcess, Site, site
 from faults.load import spinning
@@ -134,12 +134,16 @@ class Run:
         self._make_missing(faults)
         self._enqueue(len(self._wanted))
         left = self._until_quiet()
-        accounting = self._site.accounting()
+        accounting, made = self._site.accounting(), self._trouble.hits
         return Evidence(
             policy=self._policy.name,
             seed=self._seed,
             tasks=self._records(),
-            hits=[*confirmed(self._trouble.hits, accounting), *ended_by_slurm(accounting)],
+            hits=[
+                *confirmed(made, accounting),
+                *ended_by_slurm(accounting),
+                *(hit for node in NODES for hit in ended_by_late_requests(self._site.slurmd_log(node), made)),
+            ],
             idle=[fault.kind for fault in self._trouble.idle],
             jobs_left=left,
             arrays=self._site.arrays,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 
 from faults.chaos_ledger import LINES_A_START, Job, Start
@@ -224,7 +226,7 @@ class Story:
         not_launched = "could not start the ranks|agents of the task's nodes ended before all were ready"
         return [
             *([("failed", not_launched)] if last is None or not last.whole else []),
-            ("failed", r"node \S+ failed|before the agent started|ended before it started"),
+            ("failed", r"node \S+ failed|before the agent started|ended before it started|Slurm ended the step"),
             ("stopped", r"was preempted"),
         ]
 
@@ -272,3 +274,27 @@ def ended_by_slurm(table: str) -> list[Hit]:
             ghosts = word == "NODE_FAIL"
             hits.append(Hit(f"Slurm: {word}", float(end), float(end) + 1, job=job, element=element, ghosts=ghosts))
     return hits
+
+
+_STEP_BEGAN = re.compile(r"launch task StepId=(\S+) request")
+_STEP_GOT_SIGTERM = re.compile(
+    r"\[(\S+)\] (?:get_exit_code task \d+ died by signal: 15|error: \*\*\* STEP .* CANCELLED AT)"
+)
+
+
+def ended_by_late_requests(log: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Steps that got SIGTERM on a node, by the ``log`` of its slurmd, where a step of the same number had run in an
+    earlier start of their job: slurmctld may have meant that one. But for those with a rank among ``hits``, whose end
+    is that of all."""
+    ranks = [hit for hit in hits if hit.kills_rank]
+    found = []
+    begun: Counter[str] = Counter()
+    for line in log.splitlines():
+        if match := _STEP_BEGAN.search(line):
+            begun[match[1]] += 1
+        elif (match := _STEP_GOT_SIGTERM.search(line)) and begun[match[1]] > 1:
+            at = datetime.fromisoformat(line[1 : line.index("]")]).timestamp()
+            job = match[1].partition(".")[0]
+            if not any(rank.job == job and rank.since <= at <= rank.until + _SIGNAL_S for rank in ranks):
+                found.append(Hit("Slurm: late request", at, at + 1, job=job))
+    return found

@@ -257,6 +257,9 @@ class Site:
                     raise
             time.sleep(2)
 
+    def slurmd_log(self, node: str) -> str:
+        return (self.cluster.dir / "log" / f"{node}.log").read_text(encoding="utf-8", errors="replace")
+
     def tune(self) -> None:
         """Nodes count as dead after half the time; and only urgent jobs preempt, which the ledger has."""
         text = self.cluster.conf.read_text()

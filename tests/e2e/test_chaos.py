@@ -30,7 +30,8 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
     print(done.stdout)  # it names the folder where the evidence is left
     assert figures.exists(), done.stderr[-2000:]
     seen = json.loads(figures.read_text())
-    assert seen["wrong"] == []
+    wrong = [f"{each['what']}: {each['how']} (task {each['task']})" for each in seen["wrong"]]
+    assert not wrong, "; ".join(wrong)
     assert [(goal["name"], goal["value"]) for goal in seen["goals"]] == [
         ("lost", 0),
         ("run twice", 0),

@@ -247,6 +247,20 @@ def test_a_requeued_job_goes_on_on_all_nodes(site: Site) -> None:
     assert f"Restart 1 of job {job}" in lines
 
 
+def test_a_step_that_slurm_ends_by_mistake_after_a_requeue_does_not_fail_the_task(site: Site) -> None:
+    site.daemon()
+    task = task_of(site, waiting(site))
+    job = begun(site, task, 2)
+    site.slurm("scontrol", "requeue", job)
+    wait_until("all ranks again", lambda: sum("begun" in line for line in site.lines(task)), equals(4))
+    # What slurmctld sends here a minute after a node gave no answer, for the same step of the job's start before.
+    site.slurm("scancel", f"{job}.1")
+    wait_until("all ranks in another job", lambda: sum("begun" in line for line in site.lines(task)), equals(6))
+    (site.folder / "go").touch()
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert site.jobs(task) != [job]
+
+
 def test_the_death_of_a_nodes_agent_ends_the_task_and_names_the_node(site: Site) -> None:
     site.daemon()
     task = task_of(site, waiting(site))

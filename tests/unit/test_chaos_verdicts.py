@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from faults.chaos import Result
 from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, plan
-from faults.chaos_judge import Hit, Seen, Story, Wrong, confirmed, ended_by_slurm
+from faults.chaos_judge import Hit, Seen, Story, Wrong, confirmed, ended_by_late_requests, ended_by_slurm
 from faults.chaos_ledger import Job, Start, read, read_ranks, starts_of_all
 from faults.kept import run_in_folder
 
@@ -167,6 +168,29 @@ def test_a_start_that_slurm_ended_by_itself_may_be_followed_by_another() -> None
     assert kinds(Story("t", JOB, starts, server, hits[1:])) == [Wrong.TWICE]
     # The record of an earlier start of the job excuses no later one.
     assert kinds(Story("t", JOB, starts, server, ended_by_slurm("7|NODE_FAIL|90\n"))) == [Wrong.TWICE]
+
+
+SLURMD_LOG = """\
+[2026-11-27T20:45:39.105] launch task StepId=7.1 request from UID:0 GID:0 HOST:127.0.0.1 PORT:50098
+[2026-11-27T20:45:39.841] [7.1] get_exit_code task 0 died by signal: 15
+[2026-11-27T20:45:48.373] slurmd version 22.05.8 started
+[2026-11-27T20:46:41.156] launch task StepId=7.0 request from UID:0 GID:0 HOST:127.0.0.1 PORT:38386
+[2026-11-27T20:46:43.302] launch task StepId=7.1 request from UID:0 GID:0 HOST:127.0.0.1 PORT:34626
+[2026-11-27T20:46:46.224] [7.1] error: *** STEP 7.1 ON n1 CANCELLED AT 2026-11-27T20:46:46 ***
+[2026-11-27T20:46:46.375] [7.0] get_exit_code task 0 died by signal: 15
+"""
+
+
+def test_a_start_that_got_a_request_for_an_earlier_one_may_be_followed_by_another() -> None:
+    [late] = ended_by_late_requests(SLURMD_LOG, [REQUEUE])
+    assert (late.job, late.since) == ("7", datetime.fromisoformat("2026-11-27T20:46:46.224").timestamp())
+    at = late.since
+    starts = [start(at - 2), start(at + 20, ended=at + 22, number=1)]
+    server = seen("completed", "", 0, 1, 1000, 1001)
+    assert kinds(Story("t", JOB, starts, server, [late])) == []
+    assert kinds(Story("t", JOB, starts, server, [])) == [Wrong.TWICE]
+    rank = Hit("rank killed", at - 1, at - 1, frozenset({"t"}), job="7", kills_rank=True)
+    assert ended_by_late_requests(SLURMD_LOG, [rank]) == []
 
 
 def test_the_judge_finds_the_same_in_what_a_run_has_left(tmp_path: Path) -> None:

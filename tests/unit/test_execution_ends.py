@@ -299,5 +299,5 @@ def test_ranks_that_were_not_launched_are_left_to_the_daemon_if_there_is_one(
     by_daemon: bool, cause: TerminationCause | None
 ) -> None:
     sentence = "Slurm could not start the ranks on n2: Job credential expired"
-    outcome = ended(167, ExitContext(daemon_managed=by_daemon, not_launched=sentence))
+    outcome = ended(167, ExitContext(daemon_managed=by_daemon, scheduler_failure=sentence))
     assert (outcome.status, outcome.reason, outcome.exit_code, outcome.cause) == ("failed", sentence, 167, cause)

@@ -144,5 +144,31 @@ def test_ranks_that_slurm_could_not_start_are_named_before_those_that_it_ended_f
         "srun: error: n1: task 0: Killed\n"
     )
     steps = SlurmJobSteps(SlurmSettings(), {})
-    assert steps.launch_failure(text) == "Slurm could not start the ranks on n2: Job credential expired"
-    assert steps.launch_failure("srun: error: n1: task 0: Killed\n") == ""
+    assert steps.scheduler_failure(text) == "Slurm could not start the ranks on n2: Job credential expired"
+    assert steps.scheduler_failure("srun: error: n1: task 0: Killed\n") == ""
+
+
+LATE = "slurmstepd-n1: error: *** STEP 10.1 ON n1 CANCELLED AT 2026-11-27T20:46:46{why} ***\n"
+TERMINATED = "srun: error: n2: tasks 1-2: Terminated\nsrun: Force Terminated StepId=10.1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "node"),
+    [
+        (LATE.format(why="") + TERMINATED, "n1"),
+        (LATE.format(why=" DUE to SIGNAL Terminated") + TERMINATED, "n1"),  # 26.05
+        (TERMINATED, "n2"),
+        (LATE.format(why="") + "srun: error: n1: task 0: Exited with exit code 3\n", "n1"),
+        (LATE.format(why=" DUE TO JOB REQUEUE"), ""),
+        (LATE.format(why=" DUE TO TASK FAILURE"), ""),  # 26.05: another rank has failed
+        (FAILED, ""),
+        ("srun: error: n1: task 0: Killed\n" + LATE.format(why="") + TERMINATED, ""),
+        ("", ""),
+    ],
+)
+def test_a_step_that_slurm_ended_by_a_request_for_an_earlier_start_of_its_job(text: str, node: str) -> None:
+    found = SlurmJobSteps(SlurmSettings(), {"SLURM_RESTART_COUNT": "1"}).scheduler_failure(text)
+    assert found.startswith(f"Slurm ended the step of the task's processes on {node} while" if node else "")
+    assert bool(found) is bool(node)
+    for first in ({}, {"SLURM_RESTART_COUNT": "0"}):
+        assert SlurmJobSteps(SlurmSettings(), first).scheduler_failure(text) == ""

@@ -19,6 +19,11 @@ _KILLED = re.compile(
     r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: ([A-Z][A-Za-z ]+?)(?: \(core dumped\))?$", re.MULTILINE
 )
 _NOT_LAUNCHED = re.compile(r"^srun: error: Task launch for \S+ failed on node (\S+): (.+)$", re.MULTILINE)
+_SIGTERM = re.compile(
+    r"^(?:slurmstepd-(\S+): error: \*\*\* STEP \S+ ON \S+ CANCELLED AT \S+(?: DUE to SIGNAL \w+)? \*\*\*"
+    r"|srun: error: (\S+): tasks? [0-9,-]+: Terminated)$",
+    re.MULTILINE,
+)
 _SIGNALS = {
     "Killed": 9,
     "Out Of Memory": 9,
@@ -95,9 +100,21 @@ class SlurmJobSteps:
         ]
         return min(found, key=lambda pair: pair[0])[1] if found else None
 
-    def launch_failure(self, text: str) -> str:
+    def scheduler_failure(self, text: str) -> str:
         match = _NOT_LAUNCHED.search(text)
-        return f"Slurm could not start the ranks on {match[1]}: {match[2]}" if match else ""
+        return f"Slurm could not start the ranks on {match[1]}: {match[2]}" if match else self._late_request(text)
+
+    def _late_request(self, text: str) -> str:
+        """slurmctld repeats a request to end a step where a node did not answer; once the job has been started again
+        there, a step of the same number gets it (docs/internals/slurm.md#steps-of-an-earlier-start)."""
+        match = _SIGTERM.search(text)
+        started_again = self._environ.get("SLURM_RESTART_COUNT", "0") != "0"
+        if match is None or not started_again or self.first_failure(text[: match.start()]):
+            return ""
+        return (
+            f"Slurm ended the step of the task's processes on {match[1] or match[2]} while its job went on: perhaps by "
+            "a request for the start of the job before, whose steps had the same numbers"
+        )
 
     def of_one_process(self, environ: Mapping[str, str]) -> Sequence[str]:
         return [name for name in environ if _OF_ONE_PROCESS.match(name)]
