@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parents[2] / "scripts" / "crashes_run.py"
-CRASHES = 24
+CRASHES = 16
 
 
 @pytest.mark.timeout(900)

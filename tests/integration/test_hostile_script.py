@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_run import ENVIRONMENTS, UNKNOWN_USER, main, run
+from hostile_run import ENVIRONMENTS, OF_NO_ENVIRONMENT, ROOT, UNKNOWN_USER, main, run
 
 PROBE = """
 import os, signal, sys, time
@@ -62,6 +62,11 @@ def test_an_environment_that_does_not_exist_is_an_error() -> None:
     done = subprocess.run([sys.executable, str(script), "latin-2"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "latin-2 is not one of ascii, latin-1, inherited, terminal" in done.stderr
+
+
+@pytest.mark.parametrize("file", OF_NO_ENVIRONMENT)
+def test_what_is_left_out_is_there(file: str) -> None:
+    assert (ROOT / file).is_file()
 
 
 def test_what_the_tests_reach_is_measured_in_one(capfd: pytest.CaptureFixture[str]) -> None:
