@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -238,6 +239,9 @@ class Site:
             finally:
                 child.kill()
                 child.wait()
+        # A test that failed has not ended its jobs; they would fail others.
+        argv = ["scancel", "--user", getpass.getuser()]
+        subprocess.run(argv, env=self.env, capture_output=True, timeout=60, check=False)
 
 
 def end_local_jobs(site: Site) -> None:

@@ -11,11 +11,12 @@ from debian_packages import PackagesError, cache_dir, locked, unpack, use_own_li
 
 _FOR_ROOT = """\
 #!/bin/sh
-# The user and the folder of sshd's unprivileged half, in a mount namespace that ends with it.
+# The user and the folder of sshd's unprivileged half, in a mount namespace that ends with it. All of /etc is copied: a
+# mount on /etc/passwd alone is gone once useradd, anywhere, replaces that file.
 exec unshare --mount sh -c '
-mount -t tmpfs none /run && mkdir -m 755 /run/sshd || exit
-grep -q "^sshd:" /etc/passwd || mount --bind "{passwd}" /etc/passwd || exit
-exec "{sshd}" "$@"
+mount -t tmpfs none /run && mkdir -m 755 /run/sshd && cp -a /etc /run/etc || exit
+grep -q "^sshd:" /run/etc/passwd || echo "sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin" >>/run/etc/passwd || exit
+mount --bind /run/etc /etc && exec "{sshd}" "$@"
 ' sshd "$@"
 """
 
@@ -32,10 +33,8 @@ def openssh_server(folder: Path) -> Path:
     tried = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/run"], capture_output=True)
     if tried.returncode:
         missing("namespaces", f"no mount namespace for root's sshd: {tried.stderr.decode().strip()}")
-    passwd, wrapper = folder / "passwd", folder / "sshd"
-    entry = "sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n"
-    passwd.write_text(Path("/etc/passwd").read_text(encoding="utf-8") + entry, encoding="utf-8")
-    wrapper.write_text(_FOR_ROOT.format(passwd=passwd, sshd=program), encoding="utf-8")
+    wrapper = folder / "sshd"
+    wrapper.write_text(_FOR_ROOT.format(sshd=program), encoding="utf-8")
     wrapper.chmod(0o755)
     return wrapper
 
