@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -49,7 +50,7 @@ def main() -> None:
     write("environment-restart" if again else "environment", environment())
     ask("restart" if again else "start")
     while True:
-        signal.pause()
+        time.sleep(0.1)  # not signal.pause(), before which the signal may come
 
 
 main()

@@ -37,9 +37,11 @@ print("gpus", os.environ["CUDA_VISIBLE_DEVICES"], "slots", os.environ["NSLOTS"],
 """
 WAITS = """
 import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("signalled", flush=True))
+got = []
+signal.signal(signal.SIGTERM, lambda *_: got.append(print("signalled", flush=True)))
 print("begun", flush=True)
-signal.pause()
+while not got:  # not signal.pause(), before which the signal may come
+    time.sleep(0.1)
 """
 
 

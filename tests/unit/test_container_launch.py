@@ -85,14 +85,15 @@ def test_home_only_where_the_image_says_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 _TELLS = """
-import os, signal, sys
+import os, signal, sys, time
 def on(number, frame):
     # No print: the signal may come while the one below still writes.
     os.write(1, f"got {signal.Signals(number).name}\\n".encode())
     sys.exit(5)
 signal.signal(signal.SIGTERM, on)
 print("ready", flush=True)
-signal.pause()
+while True:  # not signal.pause(), before which the signal may come
+    time.sleep(0.1)
 """
 
 

@@ -22,7 +22,8 @@ PROGRAM = """
 import pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], "got").touch(), sys.exit(0)))
 pathlib.Path(sys.argv[1], "begun").touch()
-time.sleep(300)
+while True:  # a signal may come before one long sleep
+    time.sleep(0.1)
 """
 COMMAND = 'trap "touch command-got; exit 1" TERM; touch trapped; while [ ! -e over ]; do sleep 0.05; done'
 
