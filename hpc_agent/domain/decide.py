@@ -270,6 +270,10 @@ def _taken_off(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) 
         return ()
     if snapshot.claimed is None or snapshot.claimed.job is None:
         return (Requeue("taken off the queue by an agent that died before it started or refused it"),)
+    if snapshot.record and snapshot.record.state is JobState.CANCELLED:
+        outcome = classify_exit(snapshot.record)
+        reason = f"{outcome.reason} before the task started; enqueue the task again to go on"
+        return (SetFinalStatus(outcome.status, reason),)
     why = "taken off the queue by a job that ended before it started"
     if snapshot.requeues_used >= rules.max_restarts:
         return (SetFinalStatus(TaskStatus.FAILED, f"{why}{restarted_before(snapshot.requeues_used)}"),)
