@@ -120,7 +120,8 @@ class Cluster:
             "mariadbd": [
                 *("mariadbd", "--no-defaults", "--skip-networking", f"--user={self.user}"),
                 *(f"--datadir={mariadb}/data", f"--socket={mariadb}/socket", f"--pid-file={mariadb}/pid"),
-                f"--log-error={log}/mariadbd.log",
+                # One that starts removes all temporary tables there, and another whose table is gone so dies of it.
+                *(f"--tmpdir={mariadb}", f"--log-error={log}/mariadbd.log"),
                 # A power cut may lose a second of the accounting; quicker, and nothing here is worth a wait.
                 *(SMALL_LOG, "--innodb-flush-log-at-trx-commit=2", "--innodb-lock-wait-timeout=900"),
             ],
