@@ -71,7 +71,7 @@ def explore(given: argparse.Namespace) -> int:
 
 def _round(tests: list[str], seed: int, times: int) -> int:
     """The exit code of pytest."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-x", "--show-capture=no", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "--show-capture=no", "-p", "no:cacheprovider", "--timeout=0"]
     environ = {**os.environ, "EXPLORE": str(times), "EXPLORE_SEED": str(seed)}
     return subprocess.run([*argv, *tests], env=environ, cwd=ROOT, check=False).returncode
 
