@@ -254,7 +254,9 @@ def test_a_step_that_slurm_ends_by_mistake_after_a_requeue_does_not_fail_the_tas
     site.slurm("scontrol", "requeue", job)
     wait_until("all ranks again", lambda: sum("begun" in line for line in site.lines(task)), equals(4))
     # What slurmctld sends here a minute after a node gave no answer, for the same step of the job's start before.
-    site.slurm("scancel", f"{job}.1")
+    steps = site.slurm("squeue", "-h", "-s", "-o", "%i", "-j", job).split()
+    ranks = max(int(number) for step in steps if (number := step.partition(".")[2]).isdigit())
+    site.slurm("scancel", f"{job}.{ranks}")
     wait_until("all ranks in another job", lambda: sum("begun" in line for line in site.lines(task)), equals(6))
     (site.folder / "go").touch()
     assert site.wait_for_end(task) is TaskStatus.COMPLETED

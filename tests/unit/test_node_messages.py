@@ -149,6 +149,8 @@ def test_ranks_that_slurm_could_not_start_are_named_before_those_that_it_ended_f
 
 
 LATE = "slurmstepd-n1: error: *** STEP 10.1 ON n1 CANCELLED AT 2026-11-27T20:46:46{why} ***\n"
+NEWEST = "[2026-11-27T20:46:46.395] error: *** STEP 10.1 ON n1 CANCELLED AT 2026-11-27T20:46:46 DUE to SIGNAL {} ***\n"
+"""26.05."""
 TERMINATED = "srun: error: n2: tasks 1-2: Terminated\nsrun: Force Terminated StepId=10.1\n"
 
 
@@ -156,7 +158,8 @@ TERMINATED = "srun: error: n2: tasks 1-2: Terminated\nsrun: Force Terminated Ste
     ("text", "node"),
     [
         (LATE.format(why="") + TERMINATED, "n1"),
-        (LATE.format(why=" DUE to SIGNAL Terminated") + TERMINATED, "n1"),  # 26.05
+        (NEWEST.format("Terminated") + TERMINATED, "n1"),
+        (NEWEST.format("Killed") + "srun: error: n1: task 0: Killed\n", "n1"),
         (TERMINATED, "n2"),
         (LATE.format(why="") + "srun: error: n1: task 0: Exited with exit code 3\n", "n1"),
         (LATE.format(why=" DUE TO JOB REQUEUE"), ""),

@@ -20,7 +20,7 @@ _KILLED = re.compile(
 )
 _NOT_LAUNCHED = re.compile(r"^srun: error: Task launch for \S+ failed on node (\S+): (.+)$", re.MULTILINE)
 _SIGTERM = re.compile(
-    r"^(?:slurmstepd-(\S+): error: \*\*\* STEP \S+ ON \S+ CANCELLED AT \S+(?: DUE to SIGNAL \w+)? \*\*\*"
+    r"^(?:(?:slurmstepd-\S+:|\[\S+\]) error: \*\*\* STEP \S+ ON (\S+) CANCELLED AT \S+(?: DUE to SIGNAL \w+)? \*\*\*"
     r"|srun: error: (\S+): tasks? [0-9,-]+: Terminated)$",
     re.MULTILINE,
 )
