@@ -270,7 +270,8 @@ def _taken_off(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) 
         return ()
     if snapshot.claimed is None or snapshot.claimed.job is None:
         return (Requeue("taken off the queue by an agent that died before it started or refused it"),)
-    if snapshot.record and snapshot.record.state is JobState.CANCELLED:
+    # Jobs of such a task that wait are cancelled by the daemon itself (``_withdrawn_job``): they have no nodes.
+    if snapshot.record and snapshot.record.state is JobState.CANCELLED and snapshot.record.nodes:
         outcome = classify_exit(snapshot.record)
         reason = f"{outcome.reason} before the task started; enqueue the task again to go on"
         return (SetFinalStatus(outcome.status, reason),)

@@ -409,7 +409,10 @@ def test_a_job_that_was_to_start_again_and_is_gone_is_not_an_abort() -> None:
 def test_put_back_after_a_death_before_the_start_is_counted() -> None:
     taken = replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, missing_seconds=90)
     assert verdict(taken) == due.Requeue("taken off the queue by a job that ended before it started", restart=True)
-    by_hand = verdict(replace(taken, records=ended(JobState.CANCELLED)))
+    [cancelled] = ended(JobState.CANCELLED)
+    # By the daemon itself, while the job waited to start again.
+    assert isinstance(verdict(replace(taken, records=(replace(cancelled, nodes=""),))), due.Requeue)
+    by_hand = verdict(replace(taken, records=(replace(cancelled, nodes="n1"),)))
     assert isinstance(by_hand, due.SetFinalStatus)
     assert by_hand.status is TaskStatus.STOPPED
     assert "was cancelled" in by_hand.reason and "before the task started; enqueue" in by_hand.reason
