@@ -195,7 +195,8 @@ def test_a_task_that_is_not_ours_gets_no_verdict(
     snapshot: AttemptSnapshot, rules: AttemptPolicy, action: due.Action
 ) -> None:
     assert snapshot.claimed is not None
-    cancelled = snapshot.record is not None and snapshot.record.state is JobState.CANCELLED
+    record = snapshot.record
+    cancelled = record is not None and record.state is JobState.CANCELLED and bool(record.nodes)
     taken_off = (
         snapshot.status is TaskStatus.QUEUED
         and not snapshot.claimed.user_process_started
