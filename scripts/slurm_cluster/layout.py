@@ -22,8 +22,8 @@ GPU_TYPES = {
 }
 NODES = tuple(GPU_TYPES)
 GPUS_PER_NODE = 4
-UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})
-"""sinfo's words for a node that takes jobs."""
+UP_STATES = frozenset({"idle", "mixed", "allocated", "completing", "planned"})
+"""sinfo's words for a node that takes jobs. The backfill scheduler calls an idle one "planned" while a job waits."""
 MARK = "HPC_AGENT_SLURM_CLUSTER"
 """Environment variable of every daemon started here; its value, the folder, tells our daemons from others."""
 PACKAGES = "slurm-wlm slurmctld slurmd slurmdbd munge mariadb-server"
@@ -170,9 +170,10 @@ class Cluster:
         return self.dir / "run" / f"{part}.mark"
 
     def node_states(self) -> dict[str, str]:
-        """Slurm's state word of each node; empty while the controller does not answer."""
+        """Slurm's state word of each node, without the sign for "planned"; empty while the controller does not answer."""
         answer = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T")
-        return dict(line.split() for line in answer.stdout.splitlines() if len(line.split()) == 2)
+        words = (line.split() for line in answer.stdout.splitlines())
+        return {pair[0]: pair[1].removesuffix("-") for pair in words if len(pair) == 2}
 
     def is_up(self) -> bool:
         """Whether all nodes can take jobs."""

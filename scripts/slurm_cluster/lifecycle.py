@@ -169,10 +169,10 @@ def wait_for_nodes(cluster: Cluster) -> None:
         ClusterError: a node did not come up, or sacct does not answer.
     """
     with step("waiting until all nodes are up" + ("" if cluster.without_accounting else " and sacct answers")):
-        wait_until(lambda: cluster.is_up() or not all(map(cluster.pid, NODES)), 60)
+        in_time = wait_until(lambda: cluster.is_up() or not all(map(cluster.pid, NODES)), 60)
         if ended := [node for node in NODES if not cluster.pid(node)]:
             raise ClusterError(f"{ended[0]} ended at once{_logs(cluster, ended[0])}")
-        if not cluster.is_up():
+        if not in_time:
             bad = {n: cluster.node_states().get(n, "unknown") for n in NODES}
             name = next((n for n, state in bad.items() if state not in UP_STATES), NODES[0])
             raise ClusterError(f"the nodes are not up after 60 s: {bad}{_logs(cluster, name)}")

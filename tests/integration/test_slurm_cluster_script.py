@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_cluster.layout import GPUS_PER_NODE, Cluster
 from slurm_cluster.releases import SUITES, VERSION_VARIABLE
 from waiting import wait_until
 
@@ -48,6 +49,22 @@ def test_a_second_cluster_runs_at_the_same_time_as_the_first_and_stops_without_i
     assert stopped.returncode == 0, stopped.stderr
     assert not any(json.loads(call("status", *folder, "--json").stdout)["daemons"].values())
     assert "n1" in slurm_cluster.run("sinfo", "-h", "-N")
+
+
+@pytest.mark.slurm
+def test_a_node_that_the_backfill_scheduler_plans_is_up(slurm_cluster: Any) -> None:
+    """A job waits for both nodes while another holds one of them: the other is called planned, not idle."""
+    if Cluster(slurm_cluster.dir).version < (21, 8):
+        pytest.skip("Slurm before 21.08 does not call a node planned")
+    common = ("sbatch", "--parsable", "--partition=main", f"--gres=gpu:{GPUS_PER_NODE}", "--time=5")
+    holder = slurm_cluster.run(*common, "--nodelist=n2", "--wrap=sleep 300").strip()
+    waiter = slurm_cluster.run(*common, "--nodes=2", "--nodelist=n2,n3", "--wrap=true").strip()
+    try:
+        wait_until("n3 to be planned", lambda: "planned" in slurm_cluster.run("sinfo", "-h", "-n", "n3", "-o", "%T"))
+        status = call("status", "--dir", str(slurm_cluster.dir))
+        assert status.returncode == 0, status.stdout
+    finally:
+        slurm_cluster.run("scancel", holder, waiter)
 
 
 @pytest.mark.slurm
