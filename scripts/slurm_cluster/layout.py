@@ -170,7 +170,7 @@ class Cluster:
         return self.dir / "run" / f"{part}.mark"
 
     def node_states(self) -> dict[str, str]:
-        """Slurm's state word of each node, without the sign for "planned"; empty while the controller does not answer."""
+        """Slurm's word for each node, without the sign for "planned"; empty while the controller does not answer."""
         answer = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T")
         words = (line.split() for line in answer.stdout.splitlines())
         return {pair[0]: pair[1].removesuffix("-") for pair in words if len(pair) == 2}

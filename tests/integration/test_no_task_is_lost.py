@@ -53,7 +53,7 @@ HAPPENS = (
 )
 """Without these the assertions below say little: each must be met in some courses of events."""
 
-KILLED, RUN_AND_REQUEUED = 5, 6
+KILLED, RUN_AND_REQUEUED, TAKEN_OFF = 5, 6, 7
 HELD = "JobHeldUser"
 NEVER = ("DependencyNeverSatisfied", "launch failed requeued held")
 
@@ -79,12 +79,14 @@ class NoTaskIsLost(RuleBasedStateMachine):
         """Its user took it off the queue, or aborted it."""
 
     @initialize(
-        steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4, KILLED, RUN_AND_REQUEUED]), interferences=st.integers(0, 4)
+        steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4, KILLED, RUN_AND_REQUEUED, TAKEN_OFF, TAKEN_OFF]),
+        interferences=st.integers(0, 4),
     )
     def it_has_come_so_far(self, steps: int, interferences: int) -> None:
         """-2: it waits in its queue; -1: its job waits; 0: the job runs; from 1 on: so many steps of its executor.
         After three of them the user's process runs; ``KILLED``: and its agent was killed then;
-        ``RUN_AND_REQUEUED``: and Slurm put the job back.
+        ``RUN_AND_REQUEUED``: and Slurm put the job back. ``TAKEN_OFF``: its job waits, and its user has just taken it
+        off the queue, so that the job is the daemon's to cancel.
 
         ``interferences``: how often a person, or another agent, takes it or enqueues it again. Without that limit next
         to no course of events would come to an end of its own.
@@ -92,6 +94,10 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.interferences = interferences
         if steps > -2:
             self.site.run_pass()
+        if steps == TAKEN_OFF:
+            self.site.server.dequeue()
+            self.gave_up = True
+            return
         if steps > -1:
             self.site.start_job(*self.site.cluster.startable_jobs())
         for _ in range(3 if steps in (KILLED, RUN_AND_REQUEUED) else steps):
