@@ -24,11 +24,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick"]
+IN_ONE_PROCESS = ("--quick", "--workers", "0")
+"""One environment for each processor at a time: so none loads all tests several times."""
+AT_ONCE = os.cpu_count() or 1
+QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), *IN_ONE_PROCESS]
 OF_NO_ENVIRONMENT = (
     "tests/property/test_decide_on_any_facts.py",
     "tests/unit/test_backend_boundary.py",
@@ -37,7 +41,7 @@ OF_NO_ENVIRONMENT = (
 )
 """A function of its arguments alone, and texts of the source: a quarter of the quick tests' processor time, spent only
 where their branches are measured."""
-QUICK_WITH_COVERAGE = [sys.executable, str(ROOT / "scripts" / "coverage_run.py"), "--quick"]
+QUICK_WITH_COVERAGE = [sys.executable, str(ROOT / "scripts" / "coverage_run.py"), *IN_ONE_PROCESS]
 UNKNOWN_USER = 54321
 """A user id without a line in /etc/passwd."""
 ENOUGH = ("PATH", "LD_LIBRARY_PATH")
@@ -177,24 +181,36 @@ ENVIRONMENTS: Mapping[str, Callable[[Path], Hostile]] = {
 def main(argv: Sequence[str]) -> int:
     options, rest = _arguments(argv)
     names = options.names or list(ENVIRONMENTS)
-    failed = []
-    for name in names:
-        print(f"=== {name}", flush=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
-        try:
-            hostile = ENVIRONMENTS[name](folder)
-            left_out = [f"--ignore={file}" for file in OF_NO_ENVIRONMENT]
-            quick = QUICK_WITH_COVERAGE if name == options.coverage else [*QUICK, *left_out]
-            exit_code = run(hostile, [*hostile.prefix, *quick, *hostile.arguments, *rest])
-        except NotPossibleError as error:
-            print(error)
-            exit_code = 1
-        if exit_code:
-            failed.append(name)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    print(f"{AT_ONCE} at a time; what each prints follows when it has ended: {', '.join(names)}", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        # The one that takes longest begins first.
+        in_order = sorted(names, key=lambda name: name != options.coverage)
+        trials = {name: pool.submit(trial, name, rest, measured=name == options.coverage) for name in in_order}
+        failed = [name for name in names if _shown(name, *trials[name].result())]
     print(f"failed in: {', '.join(failed)}" if failed else f"passed in: {', '.join(names)}")
     return 1 if failed else 0
+
+
+def trial(name: str, rest: Sequence[str], *, measured: bool) -> tuple[int, bytes]:
+    """The quick tests in one environment: their exit code, and what they printed."""
+    folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
+    try:
+        hostile = ENVIRONMENTS[name](folder)
+    except NotPossibleError as error:
+        return 1, f"{error}\n".encode()
+    left_out = [f"--ignore={file}" for file in OF_NO_ENVIRONMENT]
+    quick = QUICK_WITH_COVERAGE if measured else [*QUICK, *left_out]
+    exit_code, printed = run(hostile, [*hostile.prefix, *quick, *hostile.arguments, *rest])
+    if not exit_code:
+        shutil.rmtree(folder, ignore_errors=True)
+    return exit_code, printed
+
+
+def _shown(name: str, exit_code: int, printed: bytes) -> int:
+    print(f"=== {name}", flush=True)
+    sys.stdout.buffer.write(printed)
+    sys.stdout.flush()
+    return exit_code
 
 
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
@@ -211,8 +227,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
     return options, argv[end + 1 :]
 
 
-def run(hostile: Hostile, argv: Sequence[str]) -> int:
-    """Run a program so; returns its exit code. What it prints is printed."""
+def run(hostile: Hostile, argv: Sequence[str]) -> tuple[int, bytes]:
+    """Run a program so; returns its exit code and what it printed."""
 
     def prepare() -> None:
         os.umask(hostile.umask)
@@ -220,7 +236,7 @@ def run(hostile: Hostile, argv: Sequence[str]) -> int:
             signal.signal(number, signal.SIG_IGN)
 
     # With restore_signals, Python would give the child SIGPIPE back.
-    def start(stdin: int, output: int | None) -> subprocess.Popen[bytes]:
+    def start(stdin: int, output: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             argv,
             stdin=stdin,
@@ -233,13 +249,21 @@ def run(hostile: Hostile, argv: Sequence[str]) -> int:
             start_new_session=True,
         )
 
-    return _in_terminal(start) if hostile.terminal else start(subprocess.DEVNULL, None).wait()
+    return _in_terminal(start) if hostile.terminal else _to_file(start)
 
 
-def _in_terminal(start: Callable[[int, int], subprocess.Popen[bytes]]) -> int:
+def _to_file(start: Callable[[int, int], subprocess.Popen[bytes]]) -> tuple[int, bytes]:
+    with tempfile.TemporaryFile() as output:
+        exit_code = start(subprocess.DEVNULL, output.fileno()).wait()
+        output.seek(0)
+        return exit_code, output.read()
+
+
+def _in_terminal(start: Callable[[int, int], subprocess.Popen[bytes]]) -> tuple[int, bytes]:
     ours, theirs = pty.openpty()
     child = start(theirs, theirs)
     os.close(theirs)
+    printed = bytearray()
     while True:
         try:
             data = os.read(ours, 65536)
@@ -247,10 +271,9 @@ def _in_terminal(start: Callable[[int, int], subprocess.Popen[bytes]]) -> int:
             break
         if not data:
             break
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        printed += data
     os.close(ours)
-    return child.wait()
+    return child.wait(), bytes(printed)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     scripts/test                             the checks, and every test
     scripts/test --quick                     the tests that need no service, for every save; no checks
     scripts/test --require slurm,podman      a test that lacks one of these fails instead of being skipped
+    scripts/test --workers 0                 in so many processes at once; 0: in this one
     scripts/test --json FILE --junit FILE    the results for a program as well
     scripts/test tests/unit -k name          other arguments go to pytest, which then runs these tests alone, no checks
 
@@ -75,6 +76,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--quick", action="store_true", help="only the tests that need no service")
     parser.add_argument("--require", default="", metavar="NAMES", help="capabilities that must be here, by commas")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that run tests (from the processors)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as JSON")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results there in JUnit's format")
     return parser.parse_known_args(argv)
@@ -99,8 +101,9 @@ def _pytest_arguments(options: argparse.Namespace, rest: Sequence[str]) -> list[
     elif not rest:
         arguments += FOLDERS
     if options.quick or not rest:
-        workers = min(WORKERS, (os.cpu_count() or 1) + 1) if options.quick else WORKERS
-        arguments += ["-q", "-n", str(workers), "--dist", "loadfile"]
+        usual = min(WORKERS, (os.cpu_count() or 1) + 1) if options.quick else WORKERS
+        workers = usual if options.workers is None else options.workers
+        arguments += ["-q", *(["-n", str(workers), "--dist", "loadfile"] if workers else [])]
     if options.require:
         arguments += ["--require", options.require]
     if options.junit:

@@ -23,7 +23,7 @@ def seen_in(name: str, folder: Path) -> str:
     hostile = ENVIRONMENTS[name](folder)
     target = folder / "seen"
     program = [sys.executable, "-I", "-X", "utf8=0", "-c", PROBE, str(target)]
-    assert run(hostile, [*hostile.prefix, *program]) == 0
+    assert run(hostile, [*hostile.prefix, *program])[0] == 0
     return target.read_text(encoding="ascii").strip()
 
 
