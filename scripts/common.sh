@@ -20,11 +20,11 @@ step() {
     "$@" >"$log" 2>&1 &
     child=$!
     while kill -0 "$child" 2>/dev/null; do
-        [ -t 2 ] && printf '\r%s … %d s' "$what" $((SECONDS - begun)) >&2
+        [ -t 2 ] && printf '\r\e[K%s … %d s' "$what" $((SECONDS - begun)) >&2
         sleep 0.2
     done
     if wait "$child"; then
-        [ -t 2 ] && printf '\r' >&2
+        [ -t 2 ] && printf '\r\e[K' >&2
         printf '%s … %d s\n' "$what" $((SECONDS - begun)) >&2
         rm -f "$log"
     else
@@ -105,9 +105,15 @@ install_packages() {
 
 # What the tests need, on this machine.
 test_environment() {
-    own_venv dev
+    local peers
+    # Here, since it may install one, which two at a time cannot.
+    PYTHON=$(find_python) || exit 1
+    export PYTHON
     # ClearML's own programs, newest, in an environment of their own: their pins are not ours. A new week, a new look
-    # for newer ones.
-    make_venv "$root/.venv-peers" "peers with sessions $(date +%G-%V)" --upgrade clearml clearml-agent clearml-session
+    # for newer ones. At the same time: pip uses one processor.
+    make_venv "$root/.venv-peers" "peers with sessions $(date +%G-%V)" --upgrade clearml clearml-agent clearml-session &
+    peers=$!
+    own_venv dev
+    wait "$peers"
     install_packages
 }
