@@ -1,4 +1,5 @@
-"""Scheduling of tests among workers: a file stays together, and what needs podman runs one after the other."""
+"""Scheduling of tests among workers: a file stays together, and what needs podman runs one after the other, as what
+looks at the source does."""
 
 from __future__ import annotations
 
@@ -20,12 +21,23 @@ ONE_PODMAN = frozenset(
 """Files that share one store of images and its containers: each looks that none is left."""
 
 
+OF_THE_SOURCE = frozenset(
+    f"tests/unit/test_{name}.py"
+    for name in (
+        *("backend_boundary", "language", "layers", "logs"),
+        *("quoted_sentences", "struct_types", "text_encoding", "wire_names"),
+    )
+)
+"""Files that look at the syntax trees of the whole package: 2.5 s of processor time in each process that parses it."""
+TOGETHER = {**dict.fromkeys(ONE_PODMAN, "containers"), **dict.fromkeys(OF_THE_SOURCE, "source")}
+
+
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no type hints
     """A file's tests share servers and clusters. Files go to workers in the order in which they were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "containers" if file in ONE_PODMAN else file
+        return TOGETHER.get(file, file)
 
     def remove_node(self, node: WorkerController) -> str | None:
         """As xdist does when a worker has died, but what it died of is not run again: it would kill the next."""
