@@ -8,7 +8,8 @@ tests/property, which start no service, that need no capability either.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,18 +27,19 @@ def marker_of(capability: str) -> str:
     return capability.replace("-", "_")
 
 
-def needs_of(item: pytest.Item) -> Iterator[str]:
+OF_MARKER = {marker_of(capability): capability for capability in CAPABILITIES}
+
+
+def needs_of(item: pytest.Item) -> set[str]:
     """The capabilities that a test states."""
     fixtures: Iterable[str] = getattr(item, "fixturenames", ())
     provided = {FIXTURES[name] for name in fixtures if name in FIXTURES}
-    for capability in CAPABILITIES:
-        if capability in provided or item.get_closest_marker(marker_of(capability)):
-            yield capability
+    return provided | {OF_MARKER[marker.name] for marker in item.iter_markers() if marker.name in OF_MARKER}
 
 
-def is_quick(item: pytest.Item) -> bool:
-    folders = [TESTS / folder for folder in QUICK_FOLDERS]
-    return any(item.path.is_relative_to(folder) for folder in folders) and not any(needs_of(item))
+@cache
+def _is_below_quick_folder(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / folder) for folder in QUICK_FOLDERS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,9 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before pytest selects by ``-m``."""
     for item in items:
-        for capability in needs_of(item):
+        needs = needs_of(item)
+        for capability in sorted(needs):
             item.add_marker(marker_of(capability))
-        if is_quick(item):
+        if not needs and _is_below_quick_folder(item.path):
             item.add_marker("quick")
 
 
