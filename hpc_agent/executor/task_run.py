@@ -238,7 +238,8 @@ class TaskRun:
         self._reporter.note(outcome)
         recorder.finish()
         if console.ships and outcome.status != "none":
-            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
+            hurry = self._stop.reason is StopReason.SIGNAL
+            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit, hurry=hurry)
         return outcome
 
     def _nodes_seconds(self) -> float:

@@ -30,8 +30,8 @@ PLOT = ("Resources", "used of asked")
 """Metric and variant of the chart."""
 _DENSE_S, _DENSE_INTERVAL_S, _INTERVAL_S = 60.0, 1.0, 5.0
 """A sample per second in the first minute, for short tasks; later one in five seconds."""
-_REPORT_S = 3.0
-"""How long the final status waits for these figures at most."""
+_REPORT_S, _HURRIED_REPORT_S = 15.0, 3.0
+"""How long the final status waits for these figures at most; the second where the scheduler ends the job."""
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -98,20 +98,22 @@ class UsageRecorder:
         except Exception as error:  # noqa: BLE001 - as above
             log.warning("usage.not_measured", task=self._task, error=error)
 
-    def report(self, *, completed: bool, time_limit: float | None) -> None:
-        """Set user properties and the chart; a server that does not answer costs the figures and a few seconds.
+    def report(self, *, completed: bool, time_limit: float | None, hurry: bool) -> None:
+        """Set user properties and the chart; a server that does not answer costs the figures and some seconds.
 
-        ``time_limit``: seconds, as the scheduler said; where it was not asked the job's script says it.
+        ``time_limit``: seconds, as the scheduler said; where it was not asked the job's script says it. ``hurry``: the
+        scheduler ends the job, and the final status is worth more than these figures.
         """
+        seconds = _HURRIED_REPORT_S if hurry else _REPORT_S
         thread = threading.Thread(target=self._report, args=(completed, time_limit), name="efficiency", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # no thread left to its user
             log.warning("efficiency.not_reported", task=self._task, error=error)
             return
-        thread.join(timeout=_REPORT_S)
+        thread.join(timeout=seconds)
         if thread.is_alive():
-            log.warning("efficiency.slow", task=self._task, seconds=_REPORT_S)
+            log.warning("efficiency.slow", task=self._task, seconds=seconds)
 
     def _sample(self) -> None:
         assert self._usage is not None
