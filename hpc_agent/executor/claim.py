@@ -177,7 +177,7 @@ class Claimer:
             return Lost(f"it is {task.status.value}")
         if why := self._has_gone_on(task):
             return Lost(why)
-        silent = report is None and before.process_may_run
+        silent = before.process_may_run if report is None else report.ranks_may_run
         claim = msgspec.structs.replace(self._record("won", task), predecessor_may_run=silent)
         self._run.write_claim(claim)
         self._run.drop_exit_report()

@@ -163,6 +163,12 @@ class ManyNodes:
                 found[host] = summary
         return found
 
+    @property
+    def ranks_may_run(self) -> bool:
+        """Whether a node did not say, after ``finish``, that its ranks are gone: it may live, lost to Slurm."""
+        assert self._nodes is not None
+        return not self._nodes.all_are_done
+
     def close(self) -> None:
         if self._nodes is not None:
             self._nodes.close()

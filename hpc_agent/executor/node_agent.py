@@ -28,7 +28,7 @@ from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.launch_plan import Launcher
 from hpc_agent.errors import ContainerError, HpcAgentError, InputError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import still_ours
+from hpc_agent.executor.claim import ClaimWatch, still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.launch_commands import (
     RANK_OF,
@@ -42,7 +42,8 @@ from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.rank_collector import RankCollector
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.executor.task_nodes import SINGLE_TASK
-from hpc_agent.file_records import ensure_directory, read_record, write_atomic, write_record
+from hpc_agent.executor.watch import CLAIM_INTERVAL_S
+from hpc_agent.file_records import CorruptFileError, ensure_directory, read_record, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.relay.proxy_variables import PROXY_VARIABLES
 from hpc_agent.retry import Budget
@@ -108,6 +109,7 @@ class NodeAgent:
         own = f"{identity.worker}:{self._name}" if self._index else identity.worker
         self._worker = WorkerId(own)
         claim = directory.claim()
+        self._claim_watch = ClaimWatch(directory, claim) if claim else None
         self._console = Console(
             directory,
             ConsoleSource(record.task.id, self._worker, self._settings.agent.suppress_carriage_return),
@@ -132,6 +134,7 @@ class NodeAgent:
         for number in rank_output.IGNORED:
             signal.signal(number, signal.SIG_IGN)
         threading.Thread(target=self._read_orders, name="orders", daemon=True).start()
+        threading.Thread(target=self._watch_run, name="fence", daemon=True).start()
         prepared: PreparedTask | None = None
         try:
             self._console.start()
@@ -345,6 +348,25 @@ class NodeAgent:
                 break
         self._orders.put(None)
         self._over.set()
+
+    def _watch_run(self) -> None:
+        """End what runs here once the run directory says that the run is over. Where the scheduler has given this node
+        up, orders do not come any more, nor does their end."""
+        while not self._clock.wait(self._over, CLAIM_INTERVAL_S):
+            if not self._run_goes_on():
+                log.warning("node.fenced", node=self._name)
+                self._orders.put(Order(kind="finish"))
+                self._over.set()
+
+    def _run_goes_on(self) -> bool:
+        """What cannot be read is not taken for an end."""
+        if self._claim_watch and not self._claim_watch.still_ours():
+            return False
+        try:
+            report = self._directory.exit_report()
+        except (CorruptFileError, OSError):
+            return True
+        return report is None or not report.posted
 
     def _fail(self, text: str) -> None:
         self._say(NodeMessage(kind="failed", index=self._index, node=self._name, text=text))

@@ -56,6 +56,11 @@ class NodeStep:
         return self._over.is_set()
 
     @property
+    def all_are_done(self) -> bool:
+        """Whether each node has said, after ``finish``, that nothing of the task runs there any more."""
+        return len(self._done) == len(self._hosts)
+
+    @property
     def lost_node(self) -> str:
         """The node whose agent ended first, if the scheduler says so: ``node n2``; else empty."""
         failure = self._steps.first_failure(self._text)
@@ -105,7 +110,7 @@ class NodeStep:
         self._conversation.finish()
         self._over.wait(seconds + _END_S)
         self.close()
-        done = len(self._done) == len(self._hosts) and all(message.sent for message in self._done.values())
+        done = self.all_are_done and all(message.sent for message in self._done.values())
         if not done:
             log.warning("nodes.not_sent", done=sorted(self._done), nodes=len(self._hosts))
         return done

@@ -221,6 +221,7 @@ class Reporter:
             at=self._clock.now(),
             last_line=outcome.last_line,
             cause=outcome.cause,
+            ranks_may_run=outcome.ranks_may_run,
         )
         self._files.call(lambda: self._write(report), None)
         return report

@@ -28,6 +28,8 @@ class TaskOutcome(msgspec.Struct, frozen=True):
     """Another run reports for the task now: this one reports nothing."""
     started: bool = True
     """False if the user's process never ran; the console then has the reason in full."""
+    ranks_may_run: bool = False
+    """A node of the task's did not say that its ranks are gone."""
 
     @property
     def last_line(self) -> str:

@@ -234,7 +234,7 @@ class TaskRun:
             else:
                 cause = end.cause if end and end.cause else self._console_cause(console, code)
                 context = replace(context, console_cause=without_secrets(cause))
-        outcome = ended(code, context)
+        outcome = replace(ended(code, context), ranks_may_run=nodes is not None and nodes.ranks_may_run)
         self._reporter.note(outcome)
         recorder.finish()
         if console.ships and outcome.status != "none":

@@ -132,6 +132,8 @@ class ExitReport(Record, frozen=True, kw_only=True):
     """The status did not wait for the rest of the log, which the server would not take for long."""
     refused_at: datetime | None = None
     """When a server that answers all else first did not take the log."""
+    ranks_may_run: bool = False
+    """A node did not answer at the end: what runs there ends when it sees another start in the run directory."""
     cause: TerminationCause | None = None
     """Set when the job got SIGTERM and the daemon decides the final status: if the same job starts again, the task
     goes on."""

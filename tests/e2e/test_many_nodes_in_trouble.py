@@ -35,10 +35,12 @@ for number in range(start, start + {lines}):
     os.write(ledger, b"%d\\n" % number)
     time.sleep(0.05)
     if number == start + {lines} - 1 and start == 0 and not os.path.exists({go!r}):
-        time.sleep(600)
+        for _ in range(12_000):
+            os.write(ledger, b"waits\\n")
+            time.sleep(0.05)
 print("over", flush=True)
 """
-"""Each rank writes down each line that it has printed, and its first start waits to be killed."""
+"""Each rank writes down each line that it has printed, and its first start waits to be killed, which it writes too."""
 LINES = 40
 RANKS = 2
 UNWRITTEN = 20
@@ -136,7 +138,6 @@ def test_a_requeued_job(site: Site) -> None:
     site.daemon()
     task, folder = started(site)
     [job] = site.jobs(task)
-    (site.folder / "go").touch()
     site.slurm("scontrol", "requeue", job)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     check_lines(site, task, folder, exact=False)
@@ -171,7 +172,6 @@ def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: A
     """The second of the job's nodes, with all that runs on it: Slurm starts the job again where there are nodes."""
     site.daemon()
     task, folder = started(site)
-    (site.folder / "go").touch()
     with without_n2(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     check_lines(site, task, folder, exact=False)
@@ -192,11 +192,22 @@ def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: S
 def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, slurm_cluster: Any) -> None:
     """The node has lost its slurmd only: its rank must not live on next to the one that is started elsewhere."""
     site.daemon()
-    task, _ = started(site)
-    (site.folder / "go").touch()
+    task, folder = started(site)
     with without_n2(site, slurm_cluster, dead=None):
         wait_until("the end of the rank on n2", lambda: ranks_on_n2(task), empty)
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    before, second = (folder / "1").read_text().split("start\n")[1:]
+    assert "waits" in before and "waits" not in second
     for rank in range(RANKS):
         seen = shown(site, task, rank)
         assert seen == sorted(set(seen)) and seen[-1] == 1000 + LINES - 1
+
+
+def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_task(site: Site, slurm_cluster: Any) -> None:
+    """Where its queue allows no restart."""
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
+    site.daemon()
+    task, _ = started(site)
+    with without_n2(site, slurm_cluster, dead=None):
+        assert site.wait_for_end(task) is TaskStatus.FAILED
+        wait_until("the end of the rank on n2", lambda: ranks_on_n2(task), empty)

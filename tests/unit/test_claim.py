@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -123,9 +124,10 @@ class Jobs:
     def write(self, claim: ClaimRecord, **changes: object) -> None:
         self.run().create().write_claim(msgspec.structs.replace(claim, **changes))
 
-    def report(self, cause: TerminationCause | None = None) -> None:
+    def report(self, cause: TerminationCause | None = None, **more: Any) -> None:
         at = self.site.clock.now()
-        self.run().write_exit_report(ExitReport(status="stopped", reason="its end", exit_code=1, at=at, cause=cause))
+        report = ExitReport(status="stopped", reason="its end", exit_code=1, at=at, cause=cause, **more)
+        self.run().write_exit_report(report)
 
 
 @pytest.fixture
@@ -289,6 +291,15 @@ def test_a_later_start_of_the_job_goes_on(jobs: Jobs, user_process_started: bool
     assert jobs.run().exit_report() is None
     assert jobs.run().claim() == claimed.claim
     assert (claimed.claim.restart_count, claimed.claim.host, claimed.claim.user_process_started) == (1, "n2", False)
+
+
+def test_a_later_start_leaves_ranks_that_may_run_the_time_to_end(jobs: Jobs) -> None:
+    """Of a start that has reported its end, on a node that did not answer it."""
+    jobs.write(jobs.won(jobs.agent()), user_process_started=True)
+    jobs.report(TerminationCause.REQUEUED, ranks_may_run=True)
+    claimed = jobs.claim(jobs.agent(start=1, host="n2"))
+    assert isinstance(claimed, Won)
+    assert claimed.silent and claimed.claim.predecessor_may_run
 
 
 def test_a_claim_names_the_workers_that_had_the_task_before(jobs: Jobs) -> None:
