@@ -283,6 +283,7 @@ class ApiSession:
         server = self.settings.api_server
         where = without_credentials(server)
         COUNTS.add("server", endpoint)
+        asked = self._clock.now().timestamp()
         try:
             response = self._http.post(
                 f"{server}/{path}",
@@ -304,13 +305,15 @@ class ApiSession:
         except (TooLargeError, requests.RequestException) as error:
             raise no_answer(error, endpoint, where) from error
         self.closes_connections = response.headers.get("Connection", "").lower() == "close"
-        self._note_date(response.headers.get("Date", ""))
+        self._note_date(response.headers.get("Date", ""), asked)
         return data_of(response, answer, endpoint, where)
 
-    def _note_date(self, text: str) -> None:
+    def _note_date(self, text: str, asked: float) -> None:
+        """``asked``: when the request was sent, as seconds since the epoch."""
+        between = (asked + self._clock.now().timestamp()) / 2
         with contextlib.suppress(ValueError, OverflowError):
             # The header leaves out the parts of a second.
-            self.server_ahead = parsedate_to_datetime(text).timestamp() + 0.5 - self._clock.now().timestamp()
+            self.server_ahead = parsedate_to_datetime(text).timestamp() + 0.5 - between
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

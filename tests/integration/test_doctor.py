@@ -14,13 +14,14 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from silent_server import silent_server
@@ -136,7 +137,7 @@ def test_a_site_that_works_passes_with_a_job_on_each_partition(ward: Ward, slurm
     assert re.search(r"is seen on the node, .* within [0-9.]+ s", report.of("files")["message"])
     assert f"submit {ward.queue}" in [line["name"] for line in report.checks]
     # Nothing is left of it.
-    assert slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor") == ""
+    wait_until("no job left", lambda: slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor"), equals(""))
     assert list((ward.root / "doctor").iterdir()) == []
     assert list(ward.root.rglob(".doctor-*")) == []
 
@@ -192,7 +193,7 @@ def test_a_wrong_clock_is_reported(ward: Ward, clearml_server: Any, seconds: int
     assert line["status"] == status and words in line["message"]
     if seconds:
         [reported] = map(int, re.findall(r"[0-9]+", line["message"]))
-        assert abs(reported - abs(seconds)) < 3
+        assert abs(reported - abs(seconds)) < 10
         assert "chronyc" in line["remedy"]
 
 
@@ -315,6 +316,15 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_reported(ward: Wa
     assert "--wait 15" in line["remedy"]
 
 
+def names_below(pid: int) -> set[str]:
+    """Of the processes that it has started; those that end meanwhile are left out."""
+    names = set()
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            names.add(process.name())
+    return names
+
+
 def test_ctrl_c_cancels_the_jobs(ward: Ward, slurm_cluster: Any) -> None:
     def listed() -> str:
         found: str = slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor")
@@ -324,6 +334,8 @@ def test_ctrl_c_cancels_the_jobs(ward: Ward, slurm_cluster: Any) -> None:
         argv = [sys.executable, "-m", "hpc_agent", "doctor", "--jobs", "--json"]
         with subprocess.Popen(argv, env=ward.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
             wait_until("both jobs", lambda: len(listed().splitlines()), equals(2))
+            # The id of a job whose sbatch is still there is not known yet.
+            wait_until("their sbatch to end", lambda: "sbatch" not in names_below(child.pid))
             child.send_signal(signal.SIGINT)
             assert child.wait(HANG_S) == 1
         assert listed() == ""
@@ -480,6 +492,7 @@ def test_the_daemon_of_each_queue_is_looked_for(ward: Ward) -> None:
     # As the same record reads on another login node, its heartbeat of long ago.
     record.write_text(json.dumps({**daemon, "host": "login7"}))
     [beat] = (ward.root / "daemons").glob("*.beat")
+    os.utime(beat)
     assert ward.doctor().of(name)["message"].startswith(f"{daemon['worker']} runs on login7 since ")
     os.utime(beat, (0, 0))
     line = ward.doctor().of(name)
