@@ -21,7 +21,7 @@ log = EventLog("console")
 STORED_WITHIN_S = 5.0
 """How long the last lines may take to the disk; a file server that needs longer holds up no final status."""
 _TAIL_BYTES = 128 * 1024
-_TAIL_LOOKS = 20
+_TAIL_LOOKS = 100
 _TAIL_INTERVAL_S = 0.05
 _ECHO_INTERVAL_S = 0.1
 _ECHO_BLOCK = 256 * 1024
@@ -104,7 +104,7 @@ class Console:
         return (self._pipe.size or self._size_at_start) if self._pipe and not self._pipe.closed else None
 
     def tail(self) -> str:
-        """The end of what the process printed, once all of it is in the file, or after a second."""
+        """The end of what the process printed, once all of it is in the file, or after five seconds."""
         assert self._pipe is not None
         size = -1
         for _ in range(_TAIL_LOOKS):
