@@ -30,8 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 IN_ONE_PROCESS = ("--quick", "--workers", "0")
-"""One environment for each processor at a time: so none loads all tests several times."""
-AT_ONCE = os.cpu_count() or 1
+"""All environments at the same time, since some tests wait: so none loads all tests several times."""
 QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), *IN_ONE_PROCESS]
 OF_NO_ENVIRONMENT = (
     "tests/property/test_decide_on_any_facts.py",
@@ -181,11 +180,9 @@ ENVIRONMENTS: Mapping[str, Callable[[Path], Hostile]] = {
 def main(argv: Sequence[str]) -> int:
     options, rest = _arguments(argv)
     names = options.names or list(ENVIRONMENTS)
-    print(f"{AT_ONCE} at a time; what each prints follows when it has ended: {', '.join(names)}", flush=True)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        # The one that takes longest begins first.
-        in_order = sorted(names, key=lambda name: name != options.coverage)
-        trials = {name: pool.submit(trial, name, rest, measured=name == options.coverage) for name in in_order}
+    print(f"at the same time; what each prints follows when it has ended: {', '.join(names)}", flush=True)
+    with ThreadPoolExecutor(len(names)) as pool:
+        trials = {name: pool.submit(trial, name, rest, measured=name == options.coverage) for name in names}
         failed = [name for name in names if _shown(name, *trials[name].result())]
     print(f"failed in: {', '.join(failed)}" if failed else f"passed in: {', '.join(names)}")
     return 1 if failed else 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = tuple(f"tests/{name}" for name in ("e2e", "integration", "contract", "property", "unit"))
+FOLDERS = tuple(f"tests/{name}" for name in ("e2e", "contract", "integration", "property", "unit"))
 """Those that wait longest come first."""
 WORKERS = 9
 """Most tests wait most of the time: on two cores, nine at once keep them busy. The quick ones hardly wait."""
