@@ -115,6 +115,8 @@ def _running_slurm(directory: Path, *flags: str) -> Iterator[SlurmCluster]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     try:
         described = json.loads(_slurm_cluster("start", *flags, directory=directory))
+        if not described["accounting"] and "--no-accounting" not in flags:
+            raise RuntimeError(f"the cluster in {directory} came up without accounting: see the logs there")
         yield SlurmCluster(directory, {**own, **described["env"]})
     finally:
         _slurm_cluster("stop", directory=directory)

@@ -151,7 +151,7 @@ class Cluster:
         Raises:
             ClusterError: it failed.
         """
-        answer = self.command(*argv, timeout=60)
+        answer = self.command(*argv, timeout=240)
         if answer.returncode:
             words = (answer.stderr or answer.stdout).strip()
             raise ClusterError(f"{' '.join(argv)} ended with exit code {answer.returncode}: {words}")
