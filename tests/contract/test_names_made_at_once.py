@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from faulty_server import EMPTY_ONCE, LOST_ONCE, faulty_server
+from waiting import HANG_S
 
 from hpc_agent.api.client import Client
 from hpc_agent.errors import ApiError
@@ -61,7 +62,7 @@ def test_daemons_that_start_together_share_their_new_queue(clearml_server: Any, 
             env={**clearml_server.env, **own},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_S,
         )
 
     with ThreadPoolExecutor(3) as pool:

@@ -21,6 +21,7 @@ import pytest
 import requests
 from clearml_server import ClearmlServer
 from http_api import Api
+from waiting import HANG_S
 
 StartServer = Callable[..., ClearmlServer]
 Connect = Callable[[ClearmlServer], Api]
@@ -214,7 +215,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
     threads = [threading.Thread(target=traffic.run, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    assert traffic.enough.wait(60)
+    assert traffic.enough.wait(HANG_S)
     server.kill()
     for thread in threads:
         thread.join()

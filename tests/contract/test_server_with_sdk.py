@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pytest
 from clearml_server import ClearmlServer
 from http_api import Api
-from waiting import contains, equals, wait_until
+from waiting import HANG_S, contains, equals, wait_until
 
 pytestmark = pytest.mark.peers
 
@@ -195,7 +195,9 @@ def enqueue(run: Run, api: Api, name: str, *flags: str) -> str:
 
 def test_clearml_agent_executes_what_clearml_task_enqueued(run: Run, api: Api) -> None:
     task = enqueue(run, api, "for execute", "--args", "n=5")
-    code, console = run("clearml-agent", "execute", "--id", task, "--require-queue", "--full-monitoring", timeout=280)
+    code, console = run(
+        "clearml-agent", "execute", "--id", task, "--require-queue", "--full-monitoring", timeout=2 * HANG_S
+    )
     assert code == 0, console
     found = api("tasks.get_by_id", task=task)["task"]
     assert (found["status"], found["status_reason"]) == ("completed", "worker execution done")

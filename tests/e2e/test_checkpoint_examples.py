@@ -13,7 +13,7 @@ import pytest
 from e2e_site import Site
 from served_queues import Served, serve
 from torch_site import torch_site
-from waiting import wait_until
+from waiting import HANG_S, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -78,11 +78,11 @@ def numbers(site: Site, task: TaskId, prefix: str) -> list[int]:
 def check_trained_once(site: Site, tasks: Mapping[str, TaskId]) -> None:
     """Each went on from where it was: no epoch is missing, none was trained again from the beginning."""
     for name, task in tasks.items():
-        assert site.wait_for_end(task) is TaskStatus.COMPLETED, name
+        assert site.wait_for_end(task, timeout=3 * HANG_S) is TaskStatus.COMPLETED, name
         seen = site.console(task)
         begins = re.findall(r"^begins with (.*)$", seen, re.MULTILINE)
-        # A busy machine may need a third start.
-        assert len(begins) == len(set(begins)) > 1, (name, begins)
+        # A busy machine may need a third start, and Lightning's checkpoint of an interruption has one name.
+        assert len(begins) > 1 and (len(begins) == len(set(begins)) or "interrupted" in begins[-1]), (name, begins)
         assert re.search(r"^stopped (in|after) (epoch|step) \d+$", seen, re.MULTILINE), name
         first = 1 if name == "checkpoint.sh" else 0
         assert numbers(site, task, PREFIX[name]) == list(range(first, STEPS + first)), name

@@ -38,7 +38,7 @@ def home(
     cache = {"CLEARML_AGENT__hpc__cache_dir": f'"{hpc_cache}"'}
     home = Home(tmp_path, {**kept, **cache, "HOME": str(tmp_path), "PATH": path, "COLUMNS": "100"})
     yield home
-    home.run("hpc-agent daemon --stop || true")
+    home.run("hpc-agent daemon --stop || true; scancel --user=$(id -un)")
 
 
 class Home:

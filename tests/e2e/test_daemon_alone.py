@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import uuid
@@ -416,14 +417,14 @@ class TestList:
         [job] = [row for row in rows if row.startswith(f"{machine.queue}:")]
         assert daemon.split()[1:3] == ["idle", machine.queue]
         assert job.split()[1:3] == ["bare", task]
-        assert " 0:00:" in job and " nightly " in job
+        assert re.search(r" 0:0\d:\d\d ", job) and " nightly " in job
         raw = json.loads(machine.agent("list", "--json").stdout)
         assert {"id", "ip", "last_activity_time", "queues", "user"} < raw[0].keys()
 
 
 class TestPresence:
     def test_in_the_background_until_it_is_stopped(self, machine: Site) -> None:
-        begin = machine.agent("daemon", "--queue", machine.queue, "--polling-interval", "0.5", "--detached", timeout=30)
+        begin = machine.agent("daemon", "--queue", machine.queue, "--polling-interval", "0.5", "--detached")
         assert begin.returncode == 0, begin.stderr
         assert f"Serving {machine.queue} through this machine as box:0 in the background" in begin.stdout
         task = machine.bare_task(HOLD)
@@ -450,7 +451,7 @@ class TestPresence:
     def test_its_error_at_the_start_is_shown_at_the_terminal(self, machine: Site) -> None:
         machine.daemon("--gpus", "0")
         wait_until("it", lambda: (machine.root / "daemons" / "box:gpu0.json").exists())
-        second = machine.agent("daemon", "--queue", machine.queue, "--gpus", "0", "-d", timeout=30)
+        second = machine.agent("daemon", "--queue", machine.queue, "--gpus", "0", "-d")
         assert second.returncode == 1
         assert "a daemon box:gpu0 is running already" in second.stderr
 

@@ -86,7 +86,7 @@ def test_a_task_in_an_image_that_was_imported_for_it(site: Site, registry: str, 
 
 SAVES = (
     "import signal, sys, time\n"
-    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), print('cleaned up', flush=True), sys.exit(0)))\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print('cleaned up', flush=True), sys.exit(0)))\n"
     "print('started', flush=True)\n"
     "time.sleep(300)\n"
 )

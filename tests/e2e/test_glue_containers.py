@@ -88,7 +88,7 @@ def test_an_abort_gives_what_the_template_started_its_grace_time(
 ) -> None:
     code = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), print('cleaned up', flush=True), sys.exit(0)))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print('cleaned up', flush=True), sys.exit(0)))\n"
         "print('begun', flush=True)\n"
         "time.sleep(300)\n"
     )

@@ -59,7 +59,7 @@ def node(site: Site, job: str) -> str:
 def test_a_time_limit_is_announced_and_reported_or_the_task_goes_on(site: Site, slurm_cluster: Any) -> None:
     """Slurm's time limits are minutes: all that has to do with one shares this one."""
     slurm_cluster.run(
-        *("scontrol", "create", "reservation", "ReservationName=short", "StartTime=now", "Duration=1"),
+        *("scontrol", "create", "reservation", "ReservationName=short", "StartTime=now", "Duration=2"),
         *("Users=root", "Nodes=n3", "Flags=ignore_jobs"),
     )
     served = serve(
@@ -172,24 +172,32 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
     served = serve(site, {"nodes": ""}, slurm='sbatch_args: ["--no-requeue"]')
     task = served.task("nodes", checkpoint(site, "nodes", starts=2))
     nodes = []
-    for start in range(2):
-        nodes.append(node(site, site.begun(task, f"start {start}")))
-        site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
-        wait_until("it to be in its queue again", partial(site.console, task), contains(f"(restart {start + 1})"))
-        wait_until("the node to come back", lambda: site.resumed(nodes[-1]))
-    assert nodes[0] == nodes[1]
-    assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    assert f"; node {nodes[0]} is avoided from now on" in site.console(task)
-    script = max((site.root / "runs" / task).glob("*/job.sbatch"), key=lambda path: path.stat().st_mtime)
-    assert f"#SBATCH --exclude={nodes[0]}" in script.read_text()
-    (site.root / "runs" / ".nodes.json").unlink()
+    try:
+        for start in range(2):
+            nodes.append(node(site, site.begun(task, f"start {start}")))
+            # No job starts on another node until this one is back.
+            site.slurm("scontrol", "update", "partitionname=main", "state=down")
+            site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
+            wait_until("it to be in its queue again", partial(site.console, task), contains(f"(restart {start + 1})"))
+            wait_until("the node to come back", lambda: site.resumed(nodes[-1]))
+            site.slurm("scontrol", "update", "partitionname=main", "state=up")
+        assert nodes[0] == nodes[1]
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+        assert f"; node {nodes[0]} is avoided from now on" in site.console(task)
+        script = max((site.root / "runs" / task).glob("*/job.sbatch"), key=lambda path: path.stat().st_mtime)
+        assert f"#SBATCH --exclude={nodes[0]}" in script.read_text()
+    finally:
+        site.slurm("scontrol", "update", "partitionname=main", "state=up")
+        (site.root / "runs" / ".nodes.json").unlink(missing_ok=True)
 
 
 def test_where_every_node_has_failed_tasks_run_anyway(site: Site) -> None:
     runs = RunsFolder(site.root / "runs")
+    runs.nodes.parent.mkdir(parents=True, exist_ok=True)
     for name in ("n1", "n2", "n3"):
         for number in range(DEATHS):
             BadNodes(runs.nodes, SYSTEM).blame(name, Attempt(TaskId("0" * 32), AttemptId(f"{number:08}")))
+    assert BadNodes(runs.nodes, SYSTEM).avoided() == ["n1", "n2", "n3"]
     try:
         task = serve(site, {"nodes": ""}).task("nodes", "print('ran')\n")
         assert site.wait_for_end(task) is TaskStatus.COMPLETED

@@ -200,7 +200,11 @@ def test_from_init_to_cancel(user: User) -> None:
     assert (explained["task"], explained["verdict"]) == (task, "running")
     assert "was asked to end" in user.agent("cancel", task)
     wait_until("its end", lambda: user.asked("why", task)[0]["verdict"], equals("stopped"))
-    assert [row["state"] for row in user.asked("jobs", "--ended", "1h")["jobs"] if row["task"] == task] == ["stopped"]
+    wait_until(
+        "its job to be listed as ended",
+        lambda: [row["state"] for row in user.asked("jobs", "--ended", "1h")["jobs"] if row["task"] == task],
+        equals(["stopped"]),
+    )
 
     strangers = [path for path in (user.home / "hpc").rglob("*") if path.lstat().st_uid != uid]
     assert strangers == []

@@ -24,8 +24,16 @@ from hpc_agent.domain.status import TaskStatus
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELLO = "#!/bin/bash\necho hello $CLEARML_TASK_ID\n"
-SLOW = "#!/bin/bash\necho begun\nsleep 4\necho end\n"
+SLOW = "#!/bin/bash\necho begun\nuntil [ -e {go} ]; do sleep 0.2; done\necho end\n"
+"""Ends when the file ``go`` is there."""
 NO_SERVER = "http://127.0.0.1:9"
+
+
+def slow_script(person: Person) -> Path:
+    """``train.sh``; returns the file for which it waits."""
+    go = person.site.folder / "go"
+    person.script(SLOW.format(go=go))
+    return go
 
 
 def untracked(person: Person, job: str) -> str:
@@ -99,11 +107,12 @@ def test_a_server_that_goes_away_while_the_job_runs_gets_everything_later(
     server = start_clearml_server(tmp_path / "own")
     port = int(server.url.rsplit(":", 1)[1])
     client = Client(load(server.conf, {}).settings.api)
-    person.script(SLOW)
+    go = slow_script(person)
     job = person.sbatch("train.sh", CLEARML_CONFIG_FILE=str(server.conf)).job
     [folder] = [path for path in (person.root / "sbatch").iterdir() if len(path.name) == 32]
     wait_until("the job's own process", lambda: (folder / "inside.json").exists())
     server.kill()
+    go.touch()
     assert untracked(person, job) == "begun\nend\n"
     start_clearml_server(tmp_path / "own", port=port)
     task = TaskId(folder.name)
@@ -130,30 +139,33 @@ def inside(person: Person, job: str) -> int:
 
 
 def test_a_killed_process_in_the_job_costs_the_job_nothing(person: Person) -> None:
-    person.script("#!/bin/bash\nfor i in 1 2 3 4 5 6; do echo line $i; sleep 1; done\n")
+    go = person.site.folder / "go"
+    person.script(f"#!/bin/bash\necho line 1\nuntil [ -e {go} ]; do sleep 0.2; done\necho line 2\necho line 3\n")
     job = person.sbatch("train.sh").job
     task = person.task(job)
     pid = inside(person, job)
-    wait_until("its first lines", lambda: person.site.console(task), contains("line 1"))
+    wait_until("its first line", lambda: person.site.console(task), contains("line 1"))
     os.kill(pid, signal.SIGKILL)
+    go.touch()
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
-    assert person.site.console(task).splitlines() == [f"line {number}" for number in range(1, 7)]
+    assert person.site.console(task).splitlines() == ["line 1", "line 2", "line 3"]
 
 
 def test_a_job_in_which_nothing_of_ours_can_start_is_followed_from_outside(person: Person) -> None:
-    person.script(SLOW)
+    slow_script(person).touch()
     job = person.sbatch("train.sh", CLEARML_AGENT__hpc__agent_command='["/nowhere/hpc-agent"]').job
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert person.site.console(person.task(job)) == "begun\nend\n"
 
 
 def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person: Person) -> None:
-    person.script(SLOW)
+    go = slow_script(person)
     first = person.sbatch("train.sh").job
     pid = wait_until("a process to follow it", person.follower)
     wait_until("its task to be started", lambda: person.site.status(person.task(first)), equals(TaskStatus.IN_PROGRESS))
     os.kill(pid, signal.SIGKILL)
     os.kill(inside(person, first), signal.SIGKILL)  # as Slurm does at the end of the script
+    go.touch()
     assert person.wait_for_job(first) == "COMPLETED 0:0"
     assert person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS
     wait_until("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
@@ -165,14 +177,16 @@ def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person:
 
 
 def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Person) -> None:
-    person.script(SLOW)
+    go = slow_script(person)
     jobs = [person.sbatch("train.sh").job for _ in range(3)]
     pid = wait_until("a process to follow them", person.follower)
+    go.touch()
     for job in jobs:
         assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
         assert person.follower() in (pid, None)
     wait_until("the follower to leave", person.follower, empty)
-    assert {path.name for path in (person.root / "sbatch").iterdir()} == {".ended", "agent.conf", "follow.log"}
+    left = {".ended", "agent.conf", "follow.log"}
+    wait_until("its lease to go", lambda: {path.name for path in (person.root / "sbatch").iterdir()}, equals(left))
 
 
 def test_a_job_whose_task_was_aborted_while_no_process_followed_cancels_itself(person: Person) -> None:
@@ -210,11 +224,12 @@ def test_a_job_that_sbatch_does_not_name_records_itself(person: Person) -> None:
 
 
 def test_a_deleted_task_does_not_end_its_job(person: Person) -> None:
-    person.script(SLOW)
+    go = slow_script(person)
     job = person.sbatch("train.sh").job
     task = person.task(job)
     wait_until("its first line", lambda: person.site.console(task), contains("begun"))
     person.site.client.tasks.delete(task)
+    go.touch()
     assert untracked(person, job) == "begun\nend\n"
 
 

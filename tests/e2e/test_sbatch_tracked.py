@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sbatch_bench import Person
+from sbatch_bench import FINAL, Person
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.status import TaskStatus
@@ -49,8 +49,7 @@ def test_a_script_is_a_task_with_console_usage_and_final_status(person: Person) 
     task = person.task(job)
     wait_until("its console while it runs", lambda: person.site.console(task), contains("begun\noops\n"))
     assert person.site.status(task) is TaskStatus.IN_PROGRESS
-    workers = person.site.client.workers.all()
-    assert [w["task"]["id"] for w in workers if w["id"].endswith(f":slurm:{job}")] == [task]
+    wait_until("its worker", lambda: workers_of(person, job), equals([task]))
     go.touch()
     assert person.wait_for_end(job) == (TaskStatus.COMPLETED, wait_until("its record", lambda: ended(person, job)))
     assert person.site.console(task) == "begun\noops\nend\n"
@@ -60,12 +59,20 @@ def test_a_script_is_a_task_with_console_usage_and_final_status(person: Person) 
     assert properties(raw) == {"num_cpus": "2", "memory_gb": "1", "slurm_job_id": job}
     assert raw["script"]["binary"] == "/bin/bash"
     assert raw["script"]["entry_point"].endswith("train.sh --lr 0.1")
-    assert not [w for w in person.site.client.workers.all() if w["id"].endswith(f":slurm:{job}")]
+    wait_until("its worker to go", lambda: workers_of(person, job), empty)
+
+
+def workers_of(person: Person, job: str) -> list[str]:
+    """The task of each worker of a job."""
+    return [w["task"]["id"] for w in person.site.client.workers.all() if w["id"].endswith(f":slurm:{job}")]
 
 
 def ended(person: Person, job: str) -> str:
-    [row] = person.site.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,Elapsed,NodeList").splitlines()
-    state, elapsed, nodes = row.split("|")
+    """Empty until accounting has its end."""
+    rows = person.site.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,Elapsed,NodeList").splitlines()
+    if len(rows) != 1 or not rows[0].startswith(FINAL):
+        return ""
+    state, elapsed, nodes = rows[0].split("|")
     return f"Slurm job {job} {state} after {elapsed} on {nodes}"
 
 
@@ -93,12 +100,14 @@ def test_the_final_status_and_its_reason_come_from_slurm(
 
 
 def test_a_script_that_bash_does_not_run_is_followed_from_outside(person: Person) -> None:
-    text = "#!/usr/bin/env python3\nimport time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('end')\n"
-    person.script(text, "train.py")
+    go = person.site.folder / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.2)"
+    person.script(f"#!/usr/bin/env python3\nprint('begun', flush=True)\n{waits}\nprint('end')\n", "train.py")
     job = person.sbatch("train.py").job
     task = person.task(job)
     wait_until("its console while it runs", lambda: person.site.console(task), equals("begun\n"))
     assert person.site.status(task) is TaskStatus.IN_PROGRESS
+    go.touch()
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert person.site.console(task) == "begun\nend\n"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 import requests
 from e2e_site import Site
 from openssh_server import openssh_server
+from ports import free_port
 from waiting import contains, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
@@ -55,13 +55,6 @@ def from_here(found: dict[str, Any], key: Path) -> list[str]:
 def ssh(site: Site, found: dict[str, Any], key: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "HOME": str(site.folder)}
     return subprocess.run([*from_here(found, key), *command], env=environ, text=True, capture_output=True, timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as any_free:
-        any_free.bind(("127.0.0.1", 0))
-        port: int = any_free.getsockname()[1]
-        return port
 
 
 def test_a_session_is_a_shell_in_a_job_until_it_is_cancelled(site: Site, key: Path) -> None:
@@ -130,7 +123,7 @@ def test_jupyterlab_is_reached_through_ssh_with_its_token(site: Site, key: Path)
     found = session(site, key, "--jupyter", "--time-limit", "10")
     link = urlsplit(found["connect"]["jupyter"])
     port = free_port()
-    argv = [*from_here(found, key), "-N", "-L", f"{port}:127.0.0.1:{link.port}"]
+    argv = [*from_here(found, key), "-N", "-o", "ExitOnForwardFailure=yes", "-L", f"{port}:127.0.0.1:{link.port}"]
     tunnel = subprocess.Popen(argv)
 
     def status(token: str) -> int:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from ports import free_port
+
 PAGE = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
 INSTALL, *COMMANDS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def free_port() -> int:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
 
 
 def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_a_program_that_died_of_what_its_console_shows(site: Site) -> None:
     site.daemon()
     task = site.bare_task("print('begun')\nimport no_such_module\n")
     site.wait_for_end(task)
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
     found = why(site, task[:8])
     assert found["verdict"] == "failed"
     assert "no_such_module" in found["sentence"]

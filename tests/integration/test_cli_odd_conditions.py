@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import contains, wait_until
+from waiting import HANG_S, contains, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-HANG_S = 60
 NOBODYS = "f" * 32
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\nsecond line"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from container_images import tree
 from container_registry import serving
 from container_site import POLITE, ContainerSite, container_site
 from oci_layout import image_layout, sif_layout
-from waiting import HANG_S
+from waiting import HANG_S, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -37,12 +37,6 @@ def site(clearml_server: Any, runtime: Apptainer, tmp_path: Path) -> ContainerSi
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_layout(tree("bare"), tmp_path_factory.mktemp("registry") / "image")
-
-
-@pytest.fixture
-def slow_registry(layout: Path) -> Iterator[tuple[str, list[str]]]:
-    with serving(layout, "lab/tools:1", delay=1) as found:
-        yield found
 
 
 def test_the_images_own_python_with_its_packages(site: ContainerSite, runtime: Apptainer) -> None:
@@ -76,17 +70,22 @@ def test_exit_code_and_sigterm(site: ContainerSite, runtime: Apptainer) -> None:
     assert site.status(task) is TaskStatus.STOPPED
 
 
-def test_two_that_want_an_image_at_once_fetch_and_convert_it_once(
-    site: ContainerSite, slow_registry: tuple[str, list[str]]
-) -> None:
-    host, asked = slow_registry
-    image = f"docker://{host}/lab/tools:1"
-    tasks = [site.task(f"{WHERE}print('in the image')", image) for _ in range(2)]
-    agents = [site.start("execute", "--id", task, log=f"{task}.log") for task in tasks]
-    assert [agent.wait(HANG_S) for agent in agents] == [0, 0], [site.console(task) for task in tasks]
-    consoles = [site.console(task) for task in tasks]
-    assert all("in the image" in console for console in consoles)
-    assert sum("Waiting for another process that fetches the image" in console for console in consoles) == 1
+def test_two_that_want_an_image_at_once_fetch_and_convert_it_once(site: ContainerSite, layout: Path) -> None:
+    both_are_there = threading.Event()
+    with serving(layout, "lab/tools:1", both_are_there) as (host, asked):
+        image = f"docker://{host}/lab/tools:1"
+        tasks = [site.task(f"{WHERE}print('in the image')", image) for _ in range(2)]
+
+        def waiting() -> int:
+            return sum("Waiting for another process that fetches the image" in site.console(task) for task in tasks)
+
+        agents = [site.start("execute", "--id", task, log=f"{task}.log") for task in tasks]
+        try:
+            wait_until("one to wait for the other", waiting)
+        finally:
+            both_are_there.set()
+        assert [agent.wait(HANG_S) for agent in agents] == [0, 0], [site.console(task) for task in tasks]
+    assert all("in the image" in site.console(task) for task in tasks) and waiting() == 1
     blobs = [path for path in asked if "/blobs/" in path]
     assert len(blobs) == len(set(blobs)), asked
     assert [path.name for path in (site.root / "images").glob("[!.]*")] == [f"{host.replace(':', '+')}%lab%tools+1.sif"]

@@ -20,6 +20,8 @@ Free = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def jobs(slurm_cluster: Any, tmp_path: Path) -> Iterator[SlurmSite]:
     site = SlurmSite(slurm_cluster, tmp_path)
+    states = partial(slurm_cluster.run, "sinfo", "-h", "-N", "-o", "%T")
+    wait_until("what ran before to leave the nodes", states, lambda found: {*found.split()} == {"idle"})
     yield site
     if site.jobs:
         site.cluster.run("scancel", *site.jobs)

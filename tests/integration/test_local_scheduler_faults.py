@@ -235,7 +235,7 @@ def test_another_process_with_the_same_number_is_not_taken_for_the_job(machine: 
 
 def test_a_time_limit_ends_a_job_with_all_that_it_started(machine: Machine) -> None:
     (machine.state / "jobs").mkdir(parents=True)
-    spec = Spec("slow", str(machine.folder), str(machine.folder / "out"), 0, time_limit=1, submitted=SYSTEM.now())
+    spec = Spec("slow", str(machine.folder), str(machine.folder / "out"), 0, time_limit=5, submitted=SYSTEM.now())
     job = machine.jobs.add(spec, b"#!/bin/bash\nsleep 600 &\necho $! > sleeper; wait\n").id
     machine.live()
     assert machine.wait_for_record(job).state is JobState.TIMEOUT

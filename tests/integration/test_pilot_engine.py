@@ -178,8 +178,15 @@ def test_with_a_pilot_that_is_killed_its_tasks_end(pilots: Pilots) -> None:
     file = pilots.folder / "pid"
     pid = int(wait_until("its process", lambda: file.read_text() if file.exists() else ""))
     pilot.kill()
-    wait_until("its process to end", lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    wait_until("its process to end", lambda: not lives(pid))
     assert pilots.board.end(number) is None
+
+
+def lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("idle", [0, 0.5])

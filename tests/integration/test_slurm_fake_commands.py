@@ -44,10 +44,10 @@ def request_(tmp_path: Path) -> SubmitRequest:
 def test_an_sbatch_that_hangs_after_queueing_is_uncertain_and_not_repeated(
     fake: FakeSlurm, request_: SubmitRequest
 ) -> None:
-    fake.command("sbatch", "touch queued; sleep 60; touch ended")
-    answer = fake.scheduler().submit(request_)
+    fake.command("sbatch", "touch queued; sleep 600; touch ended")
+    answer = fake.scheduler(sbatch_timeout=5).submit(request_)
     assert isinstance(answer, OutcomeUnknown)
-    assert "within 1 s" in answer.message
+    assert "within 5 s" in answer.message
     assert (fake.folder / "queued").exists()
     assert not (fake.folder / "ended").exists()
     assert fake.calls("sbatch") == 1
@@ -109,7 +109,7 @@ QUERIES: dict[str, Callable[[SlurmScheduler], object]] = {
 SILENCES = {
     "fails": "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
     "only words on stderr": "echo 'slurm_load_jobs error: Zero Bytes were transmitted or received' >&2",
-    "hangs": "sleep 60",
+    "hangs": "sleep 600",
     "garbage": "echo '<html>502 Bad Gateway</html>'",
     "a notice in place of the table": "echo '*** Slurm is down for maintenance until 17:00 ***'",
     "nothing": "true",
@@ -122,7 +122,7 @@ def test_silence_is_not_information(fake: FakeSlurm, query: str, silence: str) -
     for command in ("squeue", "sacct", "scontrol"):
         fake.command(command, SILENCES[silence])
     with pytest.raises(SchedulerUnavailableError) as raised:
-        QUERIES[query](fake.scheduler())
+        QUERIES[query](fake.scheduler(command_timeout=1))
     assert len(str(raised.value)) > 20
 
 
@@ -277,13 +277,13 @@ def test_a_wrapper_that_refuses_parsable_is_called_without_it_from_then_on(
     assert ["--parsable" in call for call in calls] == [True, False, False, False]
 
 
-@pytest.mark.parametrize("squeue", ["exit 1", "sleep 60"])
+@pytest.mark.parametrize("squeue", ["exit 1", "sleep 600"])
 def test_sbatch_is_not_called_again_without_parsable_while_nothing_is_known_of_its_job(
     fake: FakeSlurm, request_: SubmitRequest, squeue: str
 ) -> None:
     fake.command("sbatch", NO_PARSABLE.format(words="parsable: no"))
     fake.command("squeue", squeue)
-    assert isinstance(fake.scheduler(accounting="none").submit(request_), OutcomeUnknown)
+    assert isinstance(fake.scheduler(accounting="none", command_timeout=1).submit(request_), OutcomeUnknown)
     assert fake.calls("sbatch") == 1
 
 
@@ -443,8 +443,8 @@ def test_cancelling_without_an_answer_is_not_taken_for_done(fake: FakeSlurm) -> 
 
 
 def test_a_hung_command_leaves_no_process_behind(fake: FakeSlurm) -> None:
-    fake.command("squeue", f"echo $$ > {fake.folder}/pid; exec sleep 60")
-    with pytest.raises(SchedulerUnavailableError, match="no answer within 1 s"):
-        fake.scheduler().live_jobs()
+    fake.command("squeue", f"echo $$ > {fake.folder}/pid; exec sleep 600")
+    with pytest.raises(SchedulerUnavailableError, match="no answer within 5 s"):
+        fake.scheduler(command_timeout=5).live_jobs()
     pid = (fake.folder / "pid").read_text().strip()
     assert not Path(f"/proc/{pid}").exists()

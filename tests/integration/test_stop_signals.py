@@ -19,6 +19,7 @@ from waiting import HANG_S, wait_until
 from hpc_agent.child_processes import reaped, start_tracked
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.job import CurrentJob, JobState
+from hpc_agent.executor import supervise
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.process.supervised import StopTimeouts, Supervised
@@ -195,7 +196,10 @@ def test_a_program_in_a_shell_has_its_grace_period_though_the_shell_ends_at_once
     assert "the shell goes on" not in run.text
 
 
-def test_a_program_in_a_shell_may_save_though_the_schedulers_signal_reaches_the_agent_last(tmp_path: Path) -> None:
+def test_a_program_in_a_shell_may_save_though_the_schedulers_signal_reaches_the_agent_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_SIGNAL_LAG_S", HANG_S)  # a busy machine may be late by any time
     run = Run(SAVES + WAITS, tmp_path, StopTimeouts(term=60), in_shell=True)
     os.killpg(run.child.pid, signal.SIGTERM)
     wait_until("the shell's end", lambda: run.child.poll() is not None)
@@ -238,7 +242,10 @@ def test_an_end_waits_for_no_file_server_that_holds_the_jobs_output(tmp_path: Pa
         answers.set()
 
 
-def test_a_signal_that_comes_late_counts_where_the_jobs_output_cannot_be_read(tmp_path: Path) -> None:
+def test_a_signal_that_comes_late_counts_where_the_jobs_output_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_SIGNAL_LAG_S", HANG_S)
     run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=EndingJob(None))
     late = threading.Timer(0.2, run.stop.request.request, [StopReason.SIGNAL])
     run.child.wait(HANG_S)

@@ -8,6 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ports import free_port
+from waiting import HANG_S
+
 
 @dataclass(frozen=True)
 class ClearmlServer:
@@ -31,6 +34,7 @@ class ClearmlServer:
     def start(cls, data_dir: Path, *flags: str, port: int = 0) -> ClearmlServer:
         """Returns when it listens; its caller must end it."""
         data_dir.mkdir(parents=True, exist_ok=True)
+        port = port or free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "hpc_agent", "server", "--port", str(port), "--data-dir", str(data_dir), *flags],
             # No user's clearml.conf may reach the server under test.
@@ -49,7 +53,7 @@ class ClearmlServer:
         """End it as an operator would; returns its exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(15)
+            return self.process.wait(HANG_S)
         finally:
             self.kill()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from container_images import Podman
+from waiting import HANG_S
 
 
 @contextmanager
@@ -28,8 +28,8 @@ def registry(podman: Podman, image: str, name: str, folder: Path) -> Iterator[tu
 
 
 @contextmanager
-def serving(layout: Path, name: str, delay: float = 0) -> Iterator[tuple[str, list[str]]]:
-    """Serve the first image of an OCI layout as ``name``, each answer after ``delay`` seconds.
+def serving(layout: Path, name: str, gate: threading.Event | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve the first image of an OCI layout as ``name``, its contents once ``gate`` is set.
 
     Yields the registry's address and the paths that were asked for.
     """
@@ -40,7 +40,8 @@ def serving(layout: Path, name: str, delay: float = 0) -> Iterator[tuple[str, li
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            time.sleep(delay)
+            if gate and "/blobs/" in self.path:
+                gate.wait(HANG_S)
             self.answer()
 
         def do_HEAD(self) -> None:

@@ -162,17 +162,17 @@ class Site:
     def message(self, task: TaskId) -> str:
         return self.client.tasks.get_states([task])[task].message
 
-    def wait_for_status(self, task: TaskId, *statuses: TaskStatus) -> TaskStatus:
-        wanted = " or ".join(status.value for status in statuses)
+    def wait_for_status(self, task: TaskId, *statuses: TaskStatus, timeout: float = HANG_S) -> TaskStatus:
+        wanted = f"{task} to be {' or '.join(status.value for status in statuses)}"
         try:
-            return wait_until(f"{task} to be {wanted}", lambda: self.status(task), lambda status: status in statuses)
+            return wait_until(wanted, lambda: self.status(task), statuses.__contains__, timeout=timeout)
         except BaseException:
             print((self.folder / "daemon.log").read_text() if (self.folder / "daemon.log").exists() else "no daemon")
             print(f"status: {self.client.tasks.get_states([task])}\nconsole: {self.console(task)}")
             raise
 
-    def wait_for_end(self, task: TaskId) -> TaskStatus:
-        return self.wait_for_status(task, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED)
+    def wait_for_end(self, task: TaskId, timeout: float = HANG_S) -> TaskStatus:
+        return self.wait_for_status(task, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED, timeout=timeout)
 
     def console(self, task: TaskId) -> str:
         return "".join(event["msg"] for event in self.client.events.console_after(task, 0))
@@ -234,11 +234,11 @@ class Site:
         for child in self.processes:
             child.send_signal(signal.SIGTERM)
         for child in self.processes:
-            try:
+            # One that does not end must not keep the others, and the jobs, from being ended.
+            with suppress(subprocess.TimeoutExpired):
                 child.wait(20)
-            finally:
-                child.kill()
-                child.wait()
+            child.kill()
+            child.wait()
         # A test that failed has not ended its jobs; they would fail others.
         argv = ["scancel", "--user", getpass.getuser()]
         subprocess.run(argv, env=self.env, capture_output=True, timeout=60, check=False)

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from waiting import HANG_S
+
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
@@ -111,7 +113,10 @@ class FakeSlurm:
         return {"PATH": f"{self.bin}:/usr/bin:/bin"}
 
     def scheduler(self, **settings: Any) -> SlurmScheduler:
-        return SlurmScheduler(SlurmSettings(sbatch_timeout=1, command_timeout=1, **settings), environ=self.environ)
+        """It waits long for an answer, as a busy machine needs, unless ``settings`` say otherwise."""
+        return SlurmScheduler(
+            SlurmSettings(**{"sbatch_timeout": HANG_S, "command_timeout": HANG_S, **settings}), environ=self.environ
+        )
 
     def calls(self, name: str) -> int:
         return sum(line.startswith(f"{name} ") for line in (self.folder / "calls").read_text().splitlines())
