@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -125,9 +124,9 @@ def _keep_or_remove(folder: Path, *, keep: bool) -> Path | None:
     """The temporary folders of all tests stay where something failed."""
     if keep and any(folder.iterdir()):
         return folder
-    # Environments and caches are read-only.
-    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    # Environments and caches are read-only. That takes half a minute: it goes on by itself.
+    argv = ["sh", "-c", 'chmod -R u+w "$1"; rm -rf "$1"', "sh", str(folder)]
+    subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return None
 
 
