@@ -13,7 +13,7 @@ T = TypeVar("T")
 HANG_S = 240.0
 """Far longer than anything here takes on a busy machine: only what hangs is still awaited then."""
 _FIRST_PAUSE_S = 0.01
-_LONGEST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 0.5
 _SHOWN = 2000
 
 
