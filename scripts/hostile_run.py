@@ -3,7 +3,6 @@
     scripts/test-hostile                    # all of them
     scripts/test-hostile ascii terminal     # some
     scripts/test-hostile ascii -- tests/unit/test_config.py    # what comes after -- goes to pytest
-    scripts/test-hostile --coverage inherited   # all, and what the tests reach in one as scripts/coverage shows it
 
 ascii      LC_ALL=C, a time zone 14 hours ahead, umask 077, no HOME, hardly any variable
 latin-1    LC_ALL=de_DE.ISO-8859-1, umask 000, SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE ignored
@@ -29,18 +28,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IN_ONE_PROCESS = ("--quick", "--workers", "0")
-"""All environments at the same time, since some tests wait: so none loads all tests several times."""
-QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), *IN_ONE_PROCESS]
+QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick", "--workers", "0"]
+"""In one process, since each loads all tests; all environments at the same time, since some tests wait."""
 OF_NO_ENVIRONMENT = (
-    "tests/property/test_decide_on_any_facts.py",
-    "tests/unit/test_backend_boundary.py",
-    "tests/unit/test_language.py",
-    "tests/unit/test_layers.py",
+    *(
+        f"tests/property/test_{name}.py"
+        for name in ("courses", "decide_on_any_facts", "slurm_tables", "three_way_merge")
+    ),
+    *(
+        f"tests/unit/test_{name}.py"
+        for name in (
+            *("backend_boundary", "check_covers_tree", "language", "layers"),
+            *("quoted_sentences", "reference_flags", "struct_types", "wire_names"),
+        )
+    ),
 )
-"""A function of its arguments alone, and texts of the source: a quarter of the quick tests' processor time, spent only
-where their branches are measured."""
-QUICK_WITH_COVERAGE = [sys.executable, str(ROOT / "scripts" / "coverage_run.py"), *IN_ONE_PROCESS]
+"""Functions of their arguments alone, and texts of the source: a third of the quick tests' processor time."""
 UNKNOWN_USER = 54321
 """A user id without a line in /etc/passwd."""
 ENOUGH = ("PATH", "LD_LIBRARY_PATH")
@@ -182,13 +185,13 @@ def main(argv: Sequence[str]) -> int:
     names = options.names or list(ENVIRONMENTS)
     print(f"at the same time; what each prints follows when it has ended: {', '.join(names)}", flush=True)
     with ThreadPoolExecutor(len(names)) as pool:
-        trials = {name: pool.submit(trial, name, rest, measured=name == options.coverage) for name in names}
+        trials = {name: pool.submit(trial, name, rest) for name in names}
         failed = [name for name in names if _shown(name, *trials[name].result())]
     print(f"failed in: {', '.join(failed)}" if failed else f"passed in: {', '.join(names)}")
     return 1 if failed else 0
 
 
-def trial(name: str, rest: Sequence[str], *, measured: bool) -> tuple[int, bytes]:
+def trial(name: str, rest: Sequence[str]) -> tuple[int, bytes]:
     """The quick tests in one environment: their exit code, and what they printed."""
     folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
     try:
@@ -196,8 +199,7 @@ def trial(name: str, rest: Sequence[str], *, measured: bool) -> tuple[int, bytes
     except NotPossibleError as error:
         return 1, f"{error}\n".encode()
     left_out = [f"--ignore={file}" for file in OF_NO_ENVIRONMENT]
-    quick = QUICK_WITH_COVERAGE if measured else [*QUICK, *left_out]
-    exit_code, printed = run(hostile, [*hostile.prefix, *quick, *hostile.arguments, *rest])
+    exit_code, printed = run(hostile, [*hostile.prefix, *QUICK, *left_out, *hostile.arguments, *rest])
     if not exit_code:
         shutil.rmtree(folder, ignore_errors=True)
     return exit_code, printed
@@ -215,7 +217,6 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Sequence[str]]:
         prog="test-hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="only these (all)")
-    parser.add_argument("--coverage", choices=ENVIRONMENTS, help="measure in this one what the tests reach")
     end = list(argv).index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:end])
     for name in options.names:

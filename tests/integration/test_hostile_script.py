@@ -67,11 +67,3 @@ def test_an_environment_that_does_not_exist_is_an_error() -> None:
 @pytest.mark.parametrize("file", OF_NO_ENVIRONMENT)
 def test_what_is_left_out_is_there(file: str) -> None:
     assert (ROOT / file).is_file()
-
-
-def test_what_the_tests_reach_is_measured_in_one(capfd: pytest.CaptureFixture[str]) -> None:
-    test = Path(__file__).parents[1] / "unit" / "test_redact.py"
-    assert main(["--coverage", "inherited", "ascii", "inherited", "--", str(test)]) == 0
-    ascii_only, inherited = capfd.readouterr().out.split("=== inherited")
-    assert "branches" not in ascii_only
-    assert "package          lines  reached  branches  reached   floor" in inherited
