@@ -48,6 +48,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.relay.proxy_variables import PROXY_VARIABLES
 from hpc_agent.retry import Budget
 from hpc_agent.runs import node_files
+from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers import backends
@@ -109,7 +110,7 @@ class NodeAgent:
         own = f"{identity.worker}:{self._name}" if self._index else identity.worker
         self._worker = WorkerId(own)
         claim = directory.claim()
-        self._claim_watch = ClaimWatch(directory, claim) if claim else None
+        self._claim = claim
         self._console = Console(
             directory,
             ConsoleSource(record.task.id, self._worker, self._settings.agent.suppress_carriage_return),
@@ -352,21 +353,22 @@ class NodeAgent:
     def _watch_run(self) -> None:
         """End what runs here once the run directory says that the run is over. Where the scheduler has given this node
         up, orders do not come any more, nor does their end."""
+        if self._claim is None:
+            return
+        watch = ClaimWatch(self._directory, self._claim)
         while not self._clock.wait(self._over, CLAIM_INTERVAL_S):
-            if not self._run_goes_on():
+            if not watch.still_ours() or self._is_reported(self._claim):
                 log.warning("node.fenced", node=self._name)
                 self._orders.put(Order(kind="finish"))
                 self._over.set()
 
-    def _run_goes_on(self) -> bool:
-        """What cannot be read is not taken for an end."""
-        if self._claim_watch and not self._claim_watch.still_ours():
-            return False
+    def _is_reported(self, claim: ClaimRecord) -> bool:
+        """Whether the server has the final status of this run; a report that cannot be read says nothing."""
         try:
             report = self._directory.exit_report()
         except (CorruptFileError, OSError):
-            return True
-        return report is None or not report.posted
+            return False
+        return report is not None and report.posted and report.at >= claim.at
 
     def _fail(self, text: str) -> None:
         self._say(NodeMessage(kind="failed", index=self._index, node=self._name, text=text))
