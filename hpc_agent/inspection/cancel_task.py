@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
@@ -67,10 +66,6 @@ class TaskCanceller:
             return self._cancel_script(tracked)
         if status is TaskStatus.CREATED:
             return "is a draft, nothing of it runs or waits"
-        if status is TaskStatus.QUEUED:
-            # As soon as the task is stopped the daemon may cancel its job, which then is not listed any more.
-            with suppress(SchedulerUnavailableError):
-                self._jobs()
         self._views.request_stop(task, REASON)
         if status is TaskStatus.QUEUED:
             return f"was taken off its queue and is stopped{self._cancel_waiting(task)}"

@@ -91,13 +91,16 @@ def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
 
 def test_a_queued_a_waiting_and_a_running_task_are_cancelled(site: Site) -> None:
     running = site.bare_task(UNTIL_GO.format(go=str(site.folder / "never")))
-    site.daemon()
+    daemon = site.daemon()
     job = site.begun(running)
     site.slurm("scontrol", "update", "partitionname=main", "state=down")
     try:
         waiting = site.bare_task("print(1)")
         wait_until("its job", lambda: site.jobs(waiting))
         [waits] = site.jobs(waiting)
+        # A daemon that looks just then cancels the waiting job itself.
+        daemon.terminate()
+        daemon.wait(HANG_S)
         answer = site.agent("cancel", waits, job, waits)
         assert answer.returncode == 0, answer.stderr
         first, second = answer.stdout.splitlines()
