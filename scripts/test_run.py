@@ -99,7 +99,7 @@ def _pytest_arguments(options: argparse.Namespace, rest: Sequence[str]) -> list[
         arguments += ["-m", "quick", *([] if _names_tests(rest) else FOLDERS[3:])]
     elif not rest:
         arguments += FOLDERS
-    if options.quick or not rest:
+    if options.quick or not rest or options.workers is not None:
         usual = min(WORKERS, (os.cpu_count() or 1) + 1) if options.quick else WORKERS
         workers = usual if options.workers is None else options.workers
         arguments += ["-q", *(["-n", str(workers), "--dist", "loadfile"] if workers else [])]
