@@ -8,7 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from fake_slurm import ACCOUNTING_HEADER, QUEUE_HEADER, SUBMITTED, FakeSlurm, accounting_row, queue_row
+from fake_slurm import (
+    ACCOUNTING_HEADER,
+    OWN_HEADER,
+    QUEUE_HEADER,
+    SUBMITTED,
+    FakeSlurm,
+    accounting_row,
+    own_row,
+    queue_row,
+)
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import AllSettings, HpcSettings
@@ -23,6 +32,7 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.attempt_records import SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
@@ -448,3 +458,13 @@ def test_a_hung_command_leaves_no_process_behind(fake: FakeSlurm) -> None:
         fake.scheduler(command_timeout=5).live_jobs()
     pid = (fake.folder / "pid").read_text().strip()
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("signals", [1, 2, 3])
+def test_a_question_that_the_signal_of_its_job_ended_is_asked_again(fake: FakeSlurm, signals: int) -> None:
+    """squeue is a process of the job too, and Slurm signals these one after the other."""
+    ended_by_it = f"(( $(wc -l <{fake.folder}/calls) > {signals} )) || kill -TERM $$"
+    fake.answer("squeue", OWN_HEADER + own_row("7", "RUNNING"), ended_by_it)
+    job = SlurmCurrentJob(JobId("7"), fake.environ).look()
+    assert (job and job.state) == (None if signals == 3 else JobState.RUNNING)
+    assert fake.calls("squeue") == min(signals + 1, 3)

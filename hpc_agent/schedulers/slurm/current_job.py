@@ -13,6 +13,7 @@ from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
 from hpc_agent.process import programs
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
@@ -21,6 +22,7 @@ log = EventLog("schedulers.slurm.current_job")
 
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
+_TRIES = 3
 _CANCEL_TIMEOUT_S = 60.0
 _END_ANNOUNCED = re.compile(rb"error: \*\*\* (?:JOB|STEP) .* CANCELLED AT ")
 _TAIL = 16 * 1024
@@ -37,13 +39,22 @@ class SlurmCurrentJob:
     def look(self) -> CurrentJob | None:
         delimiter = new_delimiter()
         try:
-            answer = programs.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
+            answer = self._asked(commands.squeue_own(self._job, delimiter))
             if answer.ok:
                 return answers.parse_own_job(answer.stdout, delimiter)
             log.warning("job.state_unavailable", job=self._job, answer=answer.last_words)
         except (ProcessError, ValueError) as error:
             log.warning("job.state_unavailable", job=self._job, error=error)
         return None
+
+    def _asked(self, query: list[str]) -> CompletedProcess:
+        """Run again what Slurm's signal ended: it signals a job's processes one after the other, and so those too that
+        the job starts once it has its own signal."""
+        for _ in range(_TRIES - 1):
+            answer = programs.run(query, timeout=_TIMEOUT_S, env=self._environ)
+            if answer.returncode >= 0:
+                return answer
+        return programs.run(query, timeout=_TIMEOUT_S, env=self._environ)
 
     def is_end_announced(self) -> bool | None:
         """slurmstepd writes it before it signals the first process (docs/slurm.md#how-slurm-ends-a-job).
