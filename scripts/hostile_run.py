@@ -47,6 +47,7 @@ OF_NO_ENVIRONMENT = (
 UNKNOWN_USER = 54321
 """A user id without a line in /etc/passwd."""
 ENOUGH = ("PATH", "LD_LIBRARY_PATH")
+STARTED: list[subprocess.Popen[bytes]] = []
 
 
 class NotPossibleError(Exception):
@@ -186,7 +187,11 @@ def main(argv: Sequence[str]) -> int:
     print(f"at the same time; what each prints follows when it has ended: {', '.join(names)}", flush=True)
     with ThreadPoolExecutor(len(names)) as pool:
         trials = {name: pool.submit(trial, name, rest) for name in names}
-        failed = [name for name in names if _shown(name, *trials[name].result())]
+        try:
+            failed = [name for name in names if _shown(name, *trials[name].result())]
+        except KeyboardInterrupt:
+            _end_all()
+            raise
     print(f"failed in: {', '.join(failed)}" if failed else f"passed in: {', '.join(names)}")
     return 1 if failed else 0
 
@@ -235,7 +240,7 @@ def run(hostile: Hostile, argv: Sequence[str]) -> tuple[int, bytes]:
 
     # With restore_signals, Python would give the child SIGPIPE back.
     def start(stdin: int, output: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             argv,
             stdin=stdin,
             stdout=output,
@@ -246,6 +251,8 @@ def run(hostile: Hostile, argv: Sequence[str]) -> tuple[int, bytes]:
             restore_signals=False,
             start_new_session=True,
         )
+        STARTED.append(child)
+        return child
 
     return _in_terminal(start) if hostile.terminal else _to_file(start)
 
@@ -255,6 +262,13 @@ def _to_file(start: Callable[[int, int], subprocess.Popen[bytes]]) -> tuple[int,
         exit_code = start(subprocess.DEVNULL, output.fileno()).wait()
         output.seek(0)
         return exit_code, output.read()
+
+
+def _end_all() -> None:
+    """In sessions of their own, they do not get a terminal's Ctrl-C, which one of them ignores too."""
+    for child in STARTED:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _in_terminal(start: Callable[[int, int], subprocess.Popen[bytes]]) -> tuple[int, bytes]:

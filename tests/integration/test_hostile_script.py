@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hostile_run import ENVIRONMENTS, OF_NO_ENVIRONMENT, ROOT, UNKNOWN_USER, main, run
+from waiting import HANG_S, wait_until
 
 PROBE = """
 import os, signal, sys, time
@@ -67,3 +70,21 @@ def test_an_environment_that_does_not_exist_is_an_error() -> None:
 @pytest.mark.parametrize("file", OF_NO_ENVIRONMENT)
 def test_what_is_left_out_is_there(file: str) -> None:
     assert (ROOT / file).is_file()
+
+
+@pytest.mark.locales
+def test_ctrl_c_ends_what_runs_in_them(tmp_path: Path) -> None:
+    """Also where SIGINT is ignored, as it is in latin-1."""
+    test = tmp_path / "test_waits.py"
+    test.write_text(
+        "import os, pathlib, time\nimport pytest\n\n@pytest.mark.quick\ndef test_waits():\n"
+        f"    pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n    time.sleep(600)\n"
+    )
+    script = ROOT / "scripts" / "hostile_run.py"
+    arguments = ["inherited", "latin-1", "--", str(test), "--rootdir", str(tmp_path), "-c", os.devnull]
+    running = subprocess.Popen([sys.executable, str(script), *arguments], start_new_session=True)
+    wait_until("both to run", lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(HANG_S) != 0
+    pids = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    wait_until("both to be gone", lambda: not any(map(psutil.pid_exists, pids)))
