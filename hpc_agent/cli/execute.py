@@ -119,27 +119,32 @@ def command(
             return
         if not identity.daemon_managed:
             check_folders(configuration.settings)
-        task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
+        from_queue = require_queue and not clone
+        task_id = _resolve(client, task, from_queue=from_queue and not identity.daemon_managed)
         if clone:
-            task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
-            click.echo(f"Running the clone {task_id}", err=True)
+            task_id = _cloned(client, task_id)
         echoes: list[IO[bytes]] = [] if identity.daemon_managed else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
-        code = executor.execute(task_id, options, prefetch)
+        code = executor.execute(task_id, ExecutionOptions(from_queue, not disable_monitoring, tuple(echoes)), prefetch)
     sys.exit(code)
 
 
-def _resolve(client: Client, task: str, *, require_queue: bool) -> TaskId:
+def _resolve(client: Client, task: str, *, from_queue: bool) -> TaskId:
     from hpc_agent.errors import NotQueuedError, UnknownTaskError
 
     try:
         return client.tasks.resolve(task)
     except UnknownTaskError as error:
-        if require_queue:
+        if from_queue:
             raise NotQueuedError(str(error)) from error
         raise
+
+
+def _cloned(client: Client, task: TaskId) -> TaskId:
+    clone = client.tasks.clone(task, f"Clone of {client.tasks.get(task).name}")
+    click.echo(f"Running the clone {clone}", err=True)
+    return clone
 
 
 def _open(path: Path) -> IO[bytes]:
