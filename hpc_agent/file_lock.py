@@ -6,6 +6,12 @@ Between processes of one machine. On a shared file system, where flock may be mi
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from hpc_agent.clock import Clock
+
+_TURN_S = 0.05
 
 
 def lock(descriptor: int, *, shared: bool = False) -> None:
@@ -28,3 +34,23 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextmanager
+def locked_within(descriptor: int, seconds: float, clock: Clock) -> Iterator[bool]:
+    """Whether we have the lock, after waiting for it so long at most.
+
+    It is given back at the end even if a process that another thread has just forked still has ``descriptor`` open.
+
+    Raises:
+        OSError: this file system has no locks.
+    """
+    deadline = clock.monotonic() + seconds
+    while not (is_ours := try_lock(descriptor)) and clock.monotonic() <= deadline:
+        clock.sleep(_TURN_S)
+    try:
+        yield is_ours
+    finally:
+        if is_ours:
+            with suppress(OSError):  # the end of all who have it open does as well
+                fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -29,8 +29,7 @@ Service = Literal["scheduler", "server"]
 
 KEPT_DAYS = 31
 _SAVED_EVERY_S = 60.0
-_LOCKED_S, _TURN_S = 5.0, 0.05
-"""How long the lock is waited for, and how often it is tried."""
+_LOCKED_S = 5.0
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
 _LEFT = re.compile(rf"\.{_FILE.pattern}\..+\.tmp")
 """What a program leaves that ends while it saves."""
@@ -130,7 +129,7 @@ def _add(folder: Path, program: str, counts: Mapping[tuple[Service, str], int], 
         OSError: it cannot be written, or another program holds the lock: one that was stopped may hold it forever.
         CorruptFileError: the file cannot be read.
     """
-    from hpc_agent.file_lock import try_lock  # not on every laptop
+    from hpc_agent.file_lock import locked_within  # not on every laptop
 
     if not folder.parent.is_dir():
         return  # no daemon or job has made hpc.root yet, and this is no reason to
@@ -141,19 +140,17 @@ def _add(folder: Path, program: str, counts: Mapping[tuple[Service, str], int], 
     path = folder / f"{day.isoformat()}.{host}.json"
     descriptor = os.open(folder / f".{host}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        deadline = clock.monotonic() + _LOCKED_S
-        while not try_lock(descriptor):
-            if clock.monotonic() > deadline:
+        with locked_within(descriptor, _LOCKED_S, clock) as is_ours:
+            if not is_ours:
                 raise TimeoutError(f"{path} is locked by another program")
-            clock.sleep(_TURN_S)
-        is_new = not path.exists()
-        record = read_record(path, _Record) or _Record()
-        for programs in (record.programs, record.hours.setdefault(f"{now:%H}", {})):
-            services = programs.setdefault(program, {})
-            for (service, request), number in counts.items():
-                requests = services.setdefault(service, {})
-                requests[request] = requests.get(request, 0) + number
-        write_record(path, record, mode=0o600)
+            is_new = not path.exists()
+            record = read_record(path, _Record) or _Record()
+            for programs in (record.programs, record.hours.setdefault(f"{now:%H}", {})):
+                services = programs.setdefault(program, {})
+                for (service, request), number in counts.items():
+                    requests = services.setdefault(service, {})
+                    requests[request] = requests.get(request, 0) + number
+            write_record(path, record, mode=0o600)
     finally:
         os.close(descriptor)
     if is_new:

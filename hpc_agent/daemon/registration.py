@@ -10,7 +10,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.file_lock import try_lock
+from hpc_agent.file_lock import locked_within
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.heartbeat import Heartbeat, HeartbeatTiming, Silence, age, read_text
 from hpc_agent.logs import EventLog
@@ -234,23 +234,14 @@ class DaemonRegistry:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
-        with (self.folder / "lock").open("w", encoding="utf-8") as lock:
-            deadline = self._clock.monotonic() + _LOCK_S
-            while not _locked(lock.fileno()):
-                if self._clock.monotonic() > deadline:
+        with (self.folder / "lock").open("w", encoding="utf-8") as lock, ExitStack() as stack:
+            try:
+                if not stack.enter_context(locked_within(lock.fileno(), _LOCK_S, self._clock)):
                     log.warning("daemon.lock_held", file=lock.name)
-                    break
-                self._clock.sleep(0.05)
+            except OSError as error:
+                # A file system without locks: two daemons that start in the same millisecond may not see each other.
+                log.debug("daemon.lock_unavailable", error=error)
             yield
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        return try_lock(descriptor)
-    except OSError as error:
-        # A file system without locks: two daemons that start in the same millisecond may not see each other.
-        log.debug("daemon.lock_unavailable", error=error)
-        return True
 
 
 def _signal(daemon: DaemonRecord, number: int) -> bool:

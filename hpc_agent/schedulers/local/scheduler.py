@@ -22,7 +22,7 @@ from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.file_lock import try_lock
+from hpc_agent.file_lock import locked_within
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.process import background, programs
@@ -226,12 +226,13 @@ class LocalScheduler:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks for room; the kernel gives the lock back when its holder dies."""
-        deadline = self._clock.monotonic() + 2 * _START_TIMEOUT
-        with (file_records.ensure_directory(self._folder, mode=0o700) / "lock").open("w", encoding="utf-8") as lock:
-            while not try_lock(lock.fileno()):
-                if self._clock.monotonic() > deadline:
-                    raise SchedulerUnavailableError(f"another daemon keeps {lock.name} locked")
-                self._clock.sleep(0.05)
+        path = file_records.ensure_directory(self._folder, mode=0o700) / "lock"
+        with (
+            path.open("w", encoding="utf-8") as lock,
+            locked_within(lock.fileno(), 2 * _START_TIMEOUT, self._clock) as is_ours,
+        ):
+            if not is_ours:
+                raise SchedulerUnavailableError(f"another daemon keeps {path} locked")
             yield
 
     @contextmanager
