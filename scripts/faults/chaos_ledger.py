@@ -12,8 +12,8 @@ LINES_A_START = 1000
 _SCRIPT = """
 import os, signal, sys, time
 
-rank = os.environ.get("RANK", "0")
-path = {ledger!r} + ("" if rank == "0" else "." + rank)
+paths = {ledgers!r}
+path = paths[int(os.environ.get("RANK", "0"))]
 ledger = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
 def ticks(pid):
@@ -33,17 +33,24 @@ def on_signal(number, frame):
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
+def starts(path):
+    try:
+        with open(path) as file:
+            return [words for words in map(str.split, file) if words[2] == "start"]
+    except FileNotFoundError:
+        return []
+
 signal.signal(signal.SIGTERM, on_signal)
-with open(path) as file:
-    before = [words for words in map(str.split, file) if words[2] == "start"]
-still_alive = [words[1] for words in before if ticks(words[1]) == words[3]]
 job = os.environ.get("SLURM_JOB_ID", "?")
 restart = os.environ.get("SLURM_RESTART_COUNT", "0")
 if ":pilot:" in os.environ.get("CLEARML_WORKER_ID", ""):
     # The pilot's job, and this task's own id in it.
     job, restart = os.environ["CLEARML_WORKER_ID"].split(":")[-2:]
+first = {lines_a_start} * len(starts(path))
+# Those of this start, [job, restart], are its other ranks.
+earlier = [words for words in sum(map(starts, paths), []) if [words[4], words[6]] != [job, restart]]
+still_alive = [words[1] for words in earlier if ticks(words[1]) == words[3]]
 note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), restart, *still_alive)
-first = {lines_a_start} * len(before)
 for number in range(first, first + {lines}):
     print("line", number, flush=True)
     note("line", number)
@@ -67,7 +74,11 @@ class Job:
 
     def script(self, ledger: Path) -> str:
         return _SCRIPT.format(
-            ledger=str(ledger), lines=self.lines, pause=self.pause, code=self.code, lines_a_start=LINES_A_START
+            ledgers=[str(ledger_of(ledger, rank)) for rank in range(self.nodes)],
+            lines=self.lines,
+            pause=self.pause,
+            code=self.code,
+            lines_a_start=LINES_A_START,
         )
 
 
@@ -83,7 +94,7 @@ class Start:
     restart: str = "0"
     """Slurm's count of the job's restarts; in a pilot the id of the task's job."""
     still_alive: Sequence[int] = ()
-    """Processes of the same task that lived at that time."""
+    """Processes of earlier starts, of any rank, that lived at that time."""
     lines: list[int] = field(default_factory=list)
     """Certainly printed."""
     printed_at: list[float] = field(default_factory=list)
