@@ -126,13 +126,13 @@ def test_a_head_that_drips_is_closed_too() -> None:
 
 
 def test_stalled_body_is_closed_and_slow_body_is_not() -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n"
-    with serving(replace(SHORT, head=2, silence=2)) as address, ExitStack() as open_:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n"
+    with serving(replace(SHORT, head=4, silence=4)) as address, ExitStack() as open_:
         silent, slow = (open_.enter_context(socket.create_connection(address)) for _ in range(2))
         silent.sendall(head + b"x")
         slow.sendall(head)
-        for _ in range(30):
-            # Three seconds in all: longer than a silence may be.
+        for _ in range(60):
+            # Six seconds in all: longer than a silence may be.
             threading.Event().wait(0.1)
             slow.sendall(b"x")
         assert slow.recv(12) == b"HTTP/1.1 200"
