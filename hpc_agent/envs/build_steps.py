@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent import file_records
+from hpc_agent import file_lock, file_records
 from hpc_agent.envs.env_lock import EnvLock
 from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
 from hpc_agent.envs.interpreter import Interpreter
@@ -134,7 +133,7 @@ def private_build_folder(parent: Path) -> Iterator[Path]:
     # The lock first: a folder without one would look abandoned.
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        file_lock.lock(descriptor)
         _remove_abandoned(parent, os.fstat(descriptor).st_mtime)
         work.mkdir(mode=0o700)
         yield work
@@ -158,10 +157,8 @@ def _remove_abandoned(parent: Path, now: float) -> None:
 def _remove_unlocked(lock: Path) -> None:
     descriptor = os.open(lock, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove_tree(lock.with_name(lock.name.removesuffix(_LOCK_SUFFIX)))
-        lock.unlink(missing_ok=True)
-    except BlockingIOError:
-        pass
+        if file_lock.try_lock(descriptor):
+            remove_tree(lock.with_name(lock.name.removesuffix(_LOCK_SUFFIX)))
+            lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -8,7 +8,6 @@ a folder's time differs.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpc_agent import file_records
+from hpc_agent import file_lock, file_records
 from hpc_agent.envs import archive, conda_prefix
 from hpc_agent.envs.shared_cache import Manifest
 from hpc_agent.progress import Progress
@@ -72,13 +71,13 @@ class NodeCache:
     def _mark_in_use(self, key: str) -> None:
         """Keep others from removing the environment; the descriptor is closed by the end of the process."""
         descriptor = os.open(self._locks / f"{key}.used", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        file_lock.lock(descriptor, shared=True)
 
     @contextmanager
     def _exclusive(self, key: str) -> Iterator[None]:
         descriptor = os.open(self._locks / key, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            file_lock.lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -114,10 +113,8 @@ class NodeCache:
     def _remove_unused(self, candidate: Path) -> bool:
         descriptor = os.open(self._locks / f"{candidate.name}.used", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        else:
+            if not file_lock.try_lock(descriptor):
+                return False
             # Renamed first: a job that starts now must not find a part of it.
             removed = candidate.with_name(f".{candidate.name}.{secrets.token_hex(4)}.old")
             candidate.rename(removed)

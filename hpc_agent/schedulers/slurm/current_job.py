@@ -50,11 +50,11 @@ class SlurmCurrentJob:
     def _asked(self, query: list[str]) -> CompletedProcess:
         """Run again what Slurm's signal ended: it signals a job's processes one after the other, and so those too that
         the job starts once it has its own signal."""
-        for _ in range(_TRIES - 1):
+        for _ in range(_TRIES):
             answer = programs.run(query, timeout=_TIMEOUT_S, env=self._environ)
             if answer.returncode >= 0:
-                return answer
-        return programs.run(query, timeout=_TIMEOUT_S, env=self._environ)
+                break
+        return answer
 
     def is_end_announced(self) -> bool | None:
         """slurmstepd writes it before it signals the first process (docs/slurm.md#how-slurm-ends-a-job).
