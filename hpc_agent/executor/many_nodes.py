@@ -45,7 +45,7 @@ _PAUSE_S = 5.0
 
 
 class ManyNodes:
-    """Nodes of one run: ``open``, ``wait_ready``, ``start``, ``finish``, and ``close`` in any case."""
+    """Nodes of one run: ``open``, ``wait_ready``, ``start``, ``finish``, ``end``, and ``close`` in any case."""
 
     def __init__(
         self,
@@ -149,10 +149,16 @@ class ManyNodes:
             log.warning("inputs.unreadable", error=error)
             return RunInputs()
 
-    def finish(self, seconds: float) -> Mapping[str, UsageSummary]:
-        """The ranks have ended: have the nodes send what they printed; returns what each node has used."""
+    def finish(self, seconds: float, *, wait: float) -> None:
+        """The ranks have ended: the nodes send what they printed within ``seconds``; wait ``wait`` seconds for it."""
         assert self._nodes is not None
         self._nodes.finish(seconds)
+        self._nodes.wait_ended(wait)
+
+    def end(self) -> Mapping[str, UsageSummary]:
+        """After ``finish``: wait for the nodes; returns what each has used."""
+        assert self._nodes is not None
+        self._nodes.end()
         found = {}
         for index, host in enumerate(self._hosts):
             try:
@@ -165,7 +171,7 @@ class ManyNodes:
 
     @property
     def ranks_may_run(self) -> bool:
-        """Whether a node did not say, after ``finish``, that its ranks are gone: it may live, lost to Slurm."""
+        """Whether a node did not say, since ``finish``, that its ranks are gone: it may live, lost to Slurm."""
         assert self._nodes is not None
         return not self._nodes.all_are_done
 

@@ -23,7 +23,7 @@ _BLOCK, _KEPT = 4096, 16384
 
 
 class NodeStep:
-    """Node agents of one run, from their start to ``finish`` or ``close``."""
+    """Node agents of one run, from their start to ``end`` or ``close``."""
 
     def __init__(
         self, argv: Sequence[str], environ: Mapping[str, str], hosts: Sequence[str], steps: JobSteps, clock: Clock
@@ -40,6 +40,7 @@ class NodeStep:
         self._ended_ranks: list[NodeMessage] = []
         self._over = threading.Event()
         self._closed = False
+        self._ends_by = 0.0
         self._steps = steps
         self._printed = b""
         errors, errors_to = os.pipe()
@@ -104,16 +105,24 @@ class NodeStep:
         """Give an order to all nodes; False if they are gone."""
         return self._conversation.order(order.encode())
 
-    def finish(self, seconds: float) -> bool:
-        """Let the nodes read what the ranks printed and send it within ``seconds``; whether all of them did."""
+    def finish(self, seconds: float) -> None:
+        """Have the nodes read what the ranks printed, send it within ``seconds``, and end."""
+        self._ends_by = self._clock.monotonic() + seconds + _END_S
         self.order(Order(kind="finish", seconds=seconds))
         self._conversation.finish()
-        self._over.wait(seconds + _END_S)
+
+    def wait_ended(self, timeout: float) -> None:
+        """Until the step has ended, ``timeout`` seconds at most."""
+        until = self._clock.monotonic() + timeout
+        self._over.wait(timeout)
+        self._conversation.wait(max(until - self._clock.monotonic(), 0))
+
+    def end(self) -> None:
+        """After ``finish``: wait as long as the nodes may take, and end the step."""
+        self._over.wait(max(self._ends_by - self._clock.monotonic(), 0))
         self.close()
-        done = self.all_are_done and all(message.sent for message in self._done.values())
-        if not done:
+        if not (self.all_are_done and all(message.sent for message in self._done.values())):
             log.warning("nodes.not_sent", done=sorted(self._done), nodes=len(self._hosts))
-        return done
 
     def close(self) -> None:
         """End the step, whatever it does."""

@@ -59,6 +59,8 @@ log = EventLog("executor")
 
 FENCE_S = 4 * CLAIM_INTERVAL_S
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
+_SETTLE_S = 5.0
+"""How long nodes whose ranks have failed may take to end before that is the task's end."""
 
 
 class ExecutionOptions(msgspec.Struct, frozen=True):
@@ -223,7 +225,27 @@ class TaskRun:
         )
         code = supervisor.run()
         self._current_job.release()
-        usage.stop(nodes.finish(self._nodes_seconds()) if nodes else None)
+        if nodes:
+            # Where all of a node has died the scheduler ends this job too, and says so a moment after the ranks' end.
+            nodes.finish(self._nodes_seconds(), wait=_SETTLE_S if code else 0.0)
+        else:
+            usage.stop()
+        outcome = self._ended(code, supervisor, console, nodes)
+        self._reporter.note(outcome)
+        if nodes:
+            # After the note: it may last as long as a server is away, and a job that dies meanwhile runs nothing again.
+            usage.stop(nodes.end())
+            outcome = replace(outcome, ranks_may_run=nodes.ranks_may_run)
+        recorder.finish()
+        if console.ships and outcome.status != "none":
+            hurry = self._stop.reason is StopReason.SIGNAL
+            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit, hurry=hurry)
+        return outcome
+
+    def _ended(
+        self, code: int, supervisor: ProcessSupervisor, console: Console, nodes: ManyNodes | None
+    ) -> TaskOutcome:
+        """The outcome of a process that ran, or of ranks on nodes that may still send what those printed."""
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
@@ -234,13 +256,7 @@ class TaskRun:
             else:
                 cause = end.cause if end and end.cause else self._console_cause(console, code)
                 context = replace(context, console_cause=without_secrets(cause))
-        outcome = replace(ended(code, context), ranks_may_run=nodes is not None and nodes.ranks_may_run)
-        self._reporter.note(outcome)
-        recorder.finish()
-        if console.ships and outcome.status != "none":
-            hurry = self._stop.reason is StopReason.SIGNAL
-            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit, hurry=hurry)
-        return outcome
+        return replace(ended(code, context), ranks_may_run=nodes is not None and nodes.ranks_may_run)
 
     def _nodes_seconds(self) -> float:
         """How long the other nodes may take to send what their ranks printed."""

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from e2e_site import Site
+from faults.troubled import Trouble, troubled
 from job_processes import job_processes
 from slurm_cluster.layout import step_above
 from waiting import empty, wait_until
@@ -145,22 +146,22 @@ def test_a_requeued_job(site: Site) -> None:
 
 
 @contextmanager
-def without_n2(site: Site, slurm_cluster: Any, *, dead: TaskId | None) -> Iterator[None]:
+def without_node(site: Site, slurm_cluster: Any, *, name: str = "n2", dead: TaskId | None) -> Iterator[None]:
     """Its slurmd is gone, and Slurm has given it up; with all processes of the task ``dead`` too."""
-    os.kill(int((slurm_cluster.dir / "run" / "n2.mark").read_text()), signal.SIGKILL)
+    os.kill(int((slurm_cluster.dir / "run" / f"{name}.mark").read_text()), signal.SIGKILL)
     try:
         if dead:
-            kill_processes_on_n2(dead)
-        site.slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+            kill_processes_on(name, dead)
+        site.slurm("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
         yield
     finally:
         slurm_cluster.start()
-        wait_until("n2 to be back", lambda: site.resumed("n2"))
+        wait_until(f"{name} to be back", lambda: site.resumed(name))
 
 
-def kill_processes_on_n2(task: TaskId) -> None:
+def kill_processes_on(node: str, task: TaskId) -> None:
     """And slurmstepd above them. All at once: one that sees another die would still report it."""
-    pids = [process.pid for process, _ in job_processes(task, SLURMD_NODENAME="n2")]
+    pids = [process.pid for process, _ in job_processes(task, SLURMD_NODENAME=node)]
     above = {step for pid in pids if (step := step_above(pid))}
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in (*above, *pids):
@@ -172,18 +173,35 @@ def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: A
     """The second of the job's nodes, with all that runs on it: Slurm starts the job again where there are nodes."""
     site.daemon()
     task, folder = started(site)
-    with without_n2(site, slurm_cluster, dead=task):
+    with without_node(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     check_lines(site, task, folder, exact=False)
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
     assert any(line.startswith("[n3:1] ") for line in site.lines(task))
 
 
+def test_ranks_that_have_ended_are_not_run_again(site: Site, clearml_server: Any, slurm_cluster: Any) -> None:
+    """The first node dies while the others wait for a server that takes no output: by then their end is on disk."""
+    (site.folder / "go").touch()
+    with troubled(clearml_server.url) as proxy:
+        proxy.choose = {"events.add_batch": Trouble.UNAVAILABLE}.get
+        site.daemon(**site.through(proxy.url))
+        task, folder = started(site)
+        wait_until("its end to be written down", lambda: [*(site.root / "runs" / task).glob("*/exit.json")])
+        assert [*job_processes(task, SLURMD_NODENAME="n2")], "its nodes had sent all before"
+        with without_node(site, slurm_cluster, name="n1", dead=task):
+            proxy.choose = lambda _endpoint: None
+            assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    for rank in range(RANKS):
+        assert (folder / str(rank)).read_text().count("start") == 1
+    check_lines(site, task, folder, exact=False)
+
+
 def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: Site, slurm_cluster: Any) -> None:
     site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
     site.daemon()
     task, folder = started(site)
-    with without_n2(site, slurm_cluster, dead=task):
+    with without_node(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.FAILED
     assert re.search(r"^node \S+ failed", site.reason(task)), site.reason(task)
     check_lines(site, task, folder, exact=False)
@@ -193,7 +211,7 @@ def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, 
     """The node has lost its slurmd only: its rank must not live on next to the one that is started elsewhere."""
     site.daemon()
     task, folder = started(site)
-    with without_n2(site, slurm_cluster, dead=None):
+    with without_node(site, slurm_cluster, dead=None):
         wait_until("the end of the rank on n2", lambda: ranks_on_n2(task), empty)
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     before, second = (folder / "1").read_text().split("start\n")[1:]
@@ -208,6 +226,6 @@ def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_task(site: Site,
     site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
     site.daemon()
     task, _ = started(site)
-    with without_n2(site, slurm_cluster, dead=None):
+    with without_node(site, slurm_cluster, dead=None):
         assert site.wait_for_end(task) is TaskStatus.FAILED
         wait_until("the end of the rank on n2", lambda: ranks_on_n2(task), empty)

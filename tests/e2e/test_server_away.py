@@ -36,13 +36,6 @@ def counts(lines: int, pause: float, code: int = 0) -> str:
     return COUNTS.format(lines=lines, pause=pause, code=code)
 
 
-def through(site: Site, url: str) -> dict[str, str]:
-    """The environment of a daemon, and its jobs, that reach the server at another address."""
-    conf = site.folder / "through.conf"
-    conf.write_text(f'include "{site.conf}"\napi {{ api_server: "{url}" }}\n')
-    return {"CLEARML_CONFIG_FILE": str(conf)}
-
-
 def on(site: Site, server: Any) -> Site:
     """The same site with a server of its own."""
     conf = site.folder / "own.conf"
@@ -67,7 +60,7 @@ def test_a_third_of_all_answers_may_be_nonsense(site: Site, clearml_server: Any)
         proxy.choose = lambda _endpoint: dice.choice([*Trouble]) if dice.random() < 0.33 else None
         tasks = [site.bare_task(counts(60, 0.1, code)) for code in (0, 0, 3)]
         aborted = site.bare_task(SLEEP)
-        site.daemon(**through(site, proxy.url))
+        site.daemon(**site.through(proxy.url))
         wait_until("its first line", lambda: site.lines(aborted), contains("started"))
         # A server that has heard of no worker of a running task stops it by itself, at once, and gives no reason.
         wait_until("its worker", lambda: bool(site.client.tasks.get_states([aborted])[aborted].last_worker))

@@ -149,9 +149,13 @@ class Site:
 
     def daemon(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
         """Serve the queue, started as ``start`` does. A ``queues`` argument of one's own comes from ``arguments``."""
-        return self.start(
-            "daemon", "--queue", self.queue, "--foreground", "--polling-interval", "0.5", *arguments, **how
-        )
+        return self.start("daemon", "--queue", self.queue, "--foreground", "--polling-interval", "1", *arguments, **how)
+
+    def through(self, url: str) -> dict[str, str]:
+        """The environment of a daemon, and its jobs, that reach the server at another address."""
+        conf = self.folder / "through.conf"
+        conf.write_text(f'include "{self.conf}"\napi {{ api_server: "{url}" }}\n')
+        return {"CLEARML_CONFIG_FILE": str(conf)}
 
     def status(self, task: TaskId) -> TaskStatus:
         return self.client.tasks.get_states([task])[task].status
