@@ -71,8 +71,11 @@ def example_tasks(
 
 
 def numbers(site: Site, task: TaskId, prefix: str) -> list[int]:
-    """Numbers of the epochs or steps that its console has finished lines of."""
-    return [int(number) for number in re.findall(rf"^{prefix} (\d+)(?:: loss| done)", site.console(task), re.MULTILINE)]
+    """Numbers of the epochs or steps that its console has finished lines of.
+
+    Such a line may come after another text: a thread of the SDK prints too, and the end of its line comes later.
+    """
+    return [int(number) for number in re.findall(rf"{prefix} (\d+)(?:: loss| done)", site.console(task))]
 
 
 def check_trained_once(site: Site, tasks: Mapping[str, TaskId]) -> None:
