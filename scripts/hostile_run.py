@@ -33,13 +33,23 @@ QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick", "--wo
 OF_NO_ENVIRONMENT = (
     *(
         f"tests/property/test_{name}.py"
-        for name in ("courses", "decide_on_any_facts", "slurm_tables", "three_way_merge")
+        for name in (
+            *("courses", "decide_on_any_facts", "pilot_slots", "quoting_of_plain_words"),
+            *("shared_queue", "slurm_tables", "three_way_merge"),
+        )
     ),
     *(
         f"tests/unit/test_{name}.py"
         for name in (
-            *("backend_boundary", "check_covers_tree", "language", "layers"),
-            *("quoted_sentences", "reference_flags", "struct_types", "wire_names"),
+            *("backend_boundary", "check_covers_tree", "failure_cause", "job_phase", "language", "layers"),
+            *(
+                "quoted_sentences",
+                "redact",
+                "reference_flags",
+                "secrets_of_command_lines",
+                "struct_types",
+                "wire_names",
+            ),
         )
     ),
 )

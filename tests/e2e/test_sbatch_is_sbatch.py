@@ -26,7 +26,7 @@ while read -r value; do echo "oom: $value"; done </proc/$$/oom_score_adj
 read -r pid comm state ppid pgid sid rest </proc/$$/stat; [ "$pid" = "$pgid" ] && echo leads its group
 read -r ppid comm rest </proc/$ppid/stat; echo "parent: $comm"
 for fd in 0 1 2 3 4 9 10; do [ -e /proc/$$/fd/$fd ] && echo "fd $fd"; done
-compgen -v | grep -v -x _ | while read -r name; do echo "$name"; declare -p "$name" 2>/dev/null | cut -c1-10; done
+compgen -v | grep -v -x _ | while read -r name; do echo "$name is declared <${!name@a}>"; done
 env | sort
 cat /dev/stdin
 scontrol show job "$SLURM_JOB_ID" | grep -E -o '(JobName|Command|WorkDir|Std(Out|Err|In)|TimeLimit|NumTasks|TRES)=.*'
@@ -54,7 +54,7 @@ class Case:
     stdin: bool = False
     no_script: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
-    differs: tuple[str, ...] = ("CLEARML_TASK_ID=", "CLEARML_LOG_TASK_TO_BACKEND=0", "declare -x", "CLEARML_[A-Z_]*")
+    differs: tuple[str, ...] = ("CLEARML_TASK_ID=", "CLEARML_LOG_TASK_TO_BACKEND=0", "CLEARML_[A-Z_]*")
 
 
 CASES = [

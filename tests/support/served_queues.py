@@ -50,6 +50,6 @@ def serve(site: Site, queues: Mapping[str, str], *, slurm: str = "", **env: Any)
     environ = {**env, "CLEARML_CONFIG_FILE": str(conf)}
     log = site.folder / f"daemon-{unique}.log"
     daemon = site.start(
-        *("daemon", "--foreground", "--polling-interval", "0.5", "--queue", *names.values()), log=log.name, **environ
+        *("daemon", "--foreground", "--polling-interval", "1", "--queue", *names.values()), log=log.name, **environ
     )
     return Served(site, ids, environ, daemon, log)
