@@ -150,7 +150,10 @@ class ManyNodes:
             return RunInputs()
 
     def finish(self, seconds: float, *, wait: float) -> None:
-        """The ranks have ended: the nodes send what they printed within ``seconds``; wait ``wait`` seconds for it."""
+        """The ranks have ended: have the nodes send what they printed within ``seconds``, and end.
+
+        ``wait``: seconds to wait for that here at most; ``end`` waits for all of it.
+        """
         assert self._nodes is not None
         self._nodes.finish(seconds)
         self._nodes.wait_ended(wait)
